@@ -1,0 +1,46 @@
+# make demo | test | test-all | bench | lint | format
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+HOST   ?= 127.0.0.1
+PORT   ?= 7860
+
+.PHONY: help demo test test-all bench lint format clean
+
+help:
+	@echo "make demo      open the demo on http://$(HOST):$(PORT) (HOST= and PORT= change it)"
+	@echo "make test      install everything and run the tests; make test-all runs the slow ones too"
+	@echo "make bench     ratios measured side by side"
+	@echo "make lint      ruff; make format mends what it can"
+
+demo: $(VENV)/.demo-installed
+	HOST=$(HOST) PORT=$(PORT) $(BIN)/python app.py
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+# What is installed is written down in a file, so that make installs again only when pyproject.toml changes.
+$(VENV)/.%-installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
