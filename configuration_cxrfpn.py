@@ -1,0 +1,140 @@
+"""What the network is: the 14 findings in their order, the patient encoding, every width and rate."""
+
+import math
+
+from transformers import PreTrainedConfig
+
+# The order of Wang et al. (CVPR 2017), which most published predictions share. Everything else maps by name.
+FINDINGS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+
+# Where each patient input stands in the patient vector, and what its categories are worth.
+PATIENT_INPUTS: tuple[str, ...] = ("age", "view_position", "sex")
+VIEW_POSITIONS: dict[str, float] = {"PA": 0.0, "AP": 1.0}
+SEXES: dict[str, float] = {"M": 0.0, "F": 1.0}
+AGE_SCALE_YEARS = 100.0
+MAX_AGE_YEARS = 120.0
+
+
+# What transformers' Auto classes and pipeline() find in config.json of every package that is saved.
+AUTO_MAP = {
+    "AutoConfig": "configuration_cxrfpn.CxrFpnConfig",
+    "AutoModel": "modeling_cxrfpn.CxrFpnForImageClassification",
+    "AutoModelForImageClassification": "modeling_cxrfpn.CxrFpnForImageClassification",
+}
+CUSTOM_PIPELINES = {
+    "chest-xray-findings": {
+        "impl": "pipeline_cxrfpn.ChestXrayFindingsPipeline",
+        "pt": ["AutoModelForImageClassification"],
+        "default": {"model": {}},
+        "type": "image",
+    }
+}
+
+
+def encode_patient(
+    age: float | None = None, sex: str | None = None, view_position: str | None = None
+) -> tuple[float, float, float]:
+    """Encode what is known of a patient as (age / 100, PA 0 or AP 1, M 0 or F 1); NaN stands for unknown.
+
+    Args:
+        age: years, 0 to 120, or None.
+        sex: "M" or "F" (any case), or None.
+        view_position: "PA" or "AP" (any case), or None.
+
+    Raises:
+        ValueError: for an age outside 0 to 120, or another sex or view position.
+    """
+    return (
+        _encode_age(age),
+        _encode_category(view_position, VIEW_POSITIONS, "view position"),
+        _encode_category(sex, SEXES, "sex"),
+    )
+
+
+def _encode_age(age: float | None) -> float:
+    if age is None:
+        return math.nan
+    try:
+        years = float(age)
+    except (TypeError, ValueError):
+        raise ValueError(f"age {age!r} is not a number of years") from None
+    if math.isnan(years):
+        return math.nan
+    if not 0 <= years <= MAX_AGE_YEARS:
+        raise ValueError(f"age {age!r} is outside 0 to {MAX_AGE_YEARS:.0f} years; leave it out if it is unknown")
+    return min(years / AGE_SCALE_YEARS, 1.0)
+
+
+def _encode_category(value: str | None, codes: dict[str, float], name: str) -> float:
+    if value is None or value != value:  # pandas reads an empty cell as NaN
+        return math.nan
+    code = codes.get(str(value).strip().upper())
+    if code is None:
+        raise ValueError(f"{name} {value!r} is none of {', '.join(codes)}; leave it out if it is unknown")
+    return code
+
+
+class CxrFpnConfig(PreTrainedConfig):
+    """DenseNet-121, a Feature Pyramid Network and fusion with age, view position and sex.
+
+    Args:
+        image_size: side of the square input, in pixels.
+        growth_rate, block_config, stem_channels: the DenseNet; the defaults are DenseNet-121.
+        pyramid_channels: channels of every pyramid level.
+        image_features: width of the image branch.
+        patient_features: width of the patient branch.
+        head_features: width of the hidden layer of the head.
+        dropout: rate before the last layer.
+        pos_weight: weight of the positive term of the loss, one a finding in the order of `FINDINGS`, or None.
+    """
+
+    model_type = "cxrfpn"
+
+    image_size: int = 224
+    growth_rate: int = 32
+    block_config: list[int] | tuple[int, ...] = (6, 12, 24, 16)
+    stem_channels: int = 64
+    pyramid_channels: int = 256
+    image_features: int = 256
+    patient_features: int = 8
+    head_features: int = 128
+    dropout: float = 0.3
+    pos_weight: list[float] | tuple[float, ...] | None = None
+
+    def __post_init__(self, **kwargs):
+        # Without these, transformers would name the findings LABEL_0... and its pipeline would apply a softmax.
+        if self.id2label is None:
+            self.id2label = dict(enumerate(FINDINGS))
+            self.label2id = {finding: index for index, finding in enumerate(FINDINGS)}
+        self.problem_type = self.problem_type or "multi_label_classification"
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        kwargs.setdefault("custom_pipelines", dict(CUSTOM_PIPELINES))
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        names = tuple(self.id2label[index] for index in sorted(self.id2label))
+        if names != FINDINGS:
+            raise ValueError(f"id2label must name the 14 findings in their order; got {', '.join(names)}")
+        if len(self.block_config) != 4:
+            raise ValueError(f"block_config needs 4 dense blocks, got {list(self.block_config)}")
+        if self.pos_weight is not None and len(self.pos_weight) != len(FINDINGS):
+            raise ValueError(f"pos_weight needs {len(FINDINGS)} values, got {len(self.pos_weight)}")
+
+
+CxrFpnConfig.register_for_auto_class()

@@ -1,0 +1,257 @@
+"""Radiograph and patient in, 14 logits out; and, for each finding, where in the radiograph it was seen."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import DenseNet
+from torchvision.ops import FeaturePyramidNetwork
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils import logging
+
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
+except ImportError:
+    from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
+
+logger = logging.get_logger(__name__)
+
+PYRAMID_STRIDES = {"P3": 8, "P4": 16, "P5": 32}
+# Normalised radiographs lie within about 3 of zero; raw pixels of 0..255 do not.
+LARGEST_PLAUSIBLE_PIXEL = 20.0
+
+
+class DenseNetBackbone(nn.Module):
+    """torchvision's DenseNet up to its last dense block; gives the outputs of dense blocks 2, 3 and 4."""
+
+    def __init__(self, config: CxrFpnConfig):
+        super().__init__()
+        densenet = DenseNet(config.growth_rate, tuple(config.block_config), config.stem_channels)
+        # norm5 normalised the last block for a classifier that is not ours; the pyramid reads the blocks themselves.
+        self.features = nn.Sequential(
+            OrderedDict((name, module) for name, module in densenet.features.named_children() if name != "norm5")
+        )
+        self.channels = _block_channels(config)[1:]
+        self.gradient_checkpointing = False
+
+    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+        """[B,3,H,W] -> features at strides 8, 16 and 32: for DenseNet-121 512, 1024 and 1024 channels."""
+        levels = []
+        hidden = pixel_values
+        for name, module in self.features.named_children():
+            is_block = name.startswith("denseblock")
+            hidden = self._recomputed_later(module, hidden) if is_block else module(hidden)
+            if is_block:
+                levels.append(hidden)
+        return levels[1:]
+
+    def _recomputed_later(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            return block(hidden)
+        # The second, recomputing pass must not move the running statistics of BatchNorm a second time.
+        return self._gradient_checkpointing_func(
+            block, hidden, context_fn=lambda: (nullcontext(), _frozen_running_statistics(block))
+        )
+
+
+class PatientBranch(nn.Module):
+    """Age, view position and sex -> features; each unknown input adds a learned vector in place of its own weights."""
+
+    def __init__(self, config: CxrFpnConfig):
+        super().__init__()
+        self.known = nn.Linear(len(PATIENT_INPUTS), config.patient_features)
+        self.unknown = nn.Linear(len(PATIENT_INPUTS), config.patient_features, bias=False)
+
+    def forward(self, patient: Tensor) -> Tensor:
+        """[B,3] with NaN for unknown -> [B, patient_features]."""
+        missing = patient.isnan()
+        return F.relu(self.known(patient.masked_fill(missing, 0.0)) + self.unknown(missing.to(patient.dtype)))
+
+
+class CxrFpnForImageClassification(PreTrainedModel):
+    """DenseNet-121 -> Feature Pyramid Network -> fusion with the patient -> one logit a finding."""
+
+    config_class = CxrFpnConfig
+    base_model_prefix = "cxrfpn"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["DenseNetBackbone"]
+
+    def __init__(self, config: CxrFpnConfig):
+        super().__init__(config)
+        self.backbone = DenseNetBackbone(config)
+        self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels)
+        self.image_branch = nn.Linear(len(PYRAMID_STRIDES) * config.pyramid_channels, config.image_features)
+        self.patient_branch = PatientBranch(config)
+        self.head = nn.Sequential(
+            nn.Linear(config.image_features + config.patient_features, config.head_features),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.head_features, len(FINDINGS)),
+        )
+        self.post_init()
+
+    def forward(
+        self, pixel_values: Tensor, patient: Tensor | None = None, labels: Tensor | None = None, **_: object
+    ) -> ImageClassifierOutput:
+        """Score radiographs.
+
+        Args:
+            pixel_values: [B,3,H,W] float, normalised by the image processor.
+            patient: [B,3] as `encode_patient` gives it, NaN for unknown; None where nothing is known.
+            labels: [B,14] of 0 and 1 (or soft labels between), in the order of `FINDINGS`.
+
+        Returns:
+            logits [B,14], and the loss (binary cross-entropy weighted by `config.pos_weight`) when labels are given.
+        """
+        self._check_inputs(pixel_values, patient, labels)
+        logits = self._classify(self._pool(self._levels(pixel_values)), self._patient(patient, pixel_values))
+        loss = None if labels is None else self._loss(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def finding_maps(
+        self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] = FINDINGS
+    ) -> Tensor:
+        """Show where each finding was seen: what every place of the pyramid adds to the finding's logit.
+
+        Everything after the pyramid is average pooling and a small head, so the logit's first-order share of a place
+        is its features times the head's gradient, exactly (Grad-CAM and HiResCAM coincide here). The shares of the
+        three levels are brought to the finest one and added; what speaks against the finding is cut off.
+
+        Args:
+            pixel_values: [B,3,H,W] float, normalised by the image processor.
+            patient: [B,3] with NaN for unknown, or None.
+            findings: names, each one of `FINDINGS`.
+
+        Returns:
+            [B, len(findings), H/8, W/8] in 0..1, each map scaled to its own peak (all zero where nothing speaks for
+            the finding).
+
+        Raises:
+            ValueError: for a name that is no finding.
+        """
+        return self.forward_with_maps(pixel_values, patient, findings)[1]
+
+    def forward_with_maps(
+        self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] = FINDINGS
+    ) -> tuple[Tensor, Tensor]:
+        """The logits [B,14] and the finding maps of one pass over the radiographs; see `finding_maps`."""
+        self._check_inputs(pixel_values, patient, None)
+        if unknown := [name for name in findings if name not in FINDINGS]:
+            raise ValueError(f"no finding is called {', '.join(map(repr, unknown))}; known are {', '.join(FINDINGS)}")
+        with torch.no_grad():
+            levels = self._levels(pixel_values)
+        with torch.inference_mode(False), torch.enable_grad():
+            levels = [level.detach().clone() for level in levels]
+            pooled = self._pool(levels).requires_grad_()
+            logits = self._classify(pooled, self._patient(patient, pixel_values).clone())
+            gradients = [
+                torch.autograd.grad(logits[:, FINDINGS.index(name)].sum(), pooled, retain_graph=True)[0]
+                for name in findings
+            ]
+        # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
+        with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
+            return logits.detach(), _evidence_maps(levels, torch.stack(gradients, dim=1))
+
+    def _levels(self, pixel_values: Tensor) -> list[Tensor]:
+        features = OrderedDict(zip(PYRAMID_STRIDES, self.backbone(pixel_values), strict=True))
+        return list(self.pyramid(features).values())
+
+    def _pool(self, levels: list[Tensor]) -> Tensor:
+        return torch.cat([F.adaptive_avg_pool2d(level, 1).flatten(1) for level in levels], dim=1)
+
+    def _patient(self, patient: Tensor | None, pixel_values: Tensor) -> Tensor:
+        dtype = self.patient_branch.known.weight.dtype
+        if patient is None:
+            return pixel_values.new_full((len(pixel_values), len(PATIENT_INPUTS)), math.nan, dtype=dtype)
+        return patient.to(device=pixel_values.device, dtype=dtype)
+
+    def _classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
+        image_features = F.relu(self.image_branch(pooled))
+        return self.head(torch.cat([image_features, self.patient_branch(patient)], dim=1))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weight = self.config.pos_weight
+        pos_weight = None if weight is None else torch.tensor(weight, device=logits.device, dtype=torch.float32)
+        return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=pos_weight)
+
+    def _check_inputs(self, pixel_values: Tensor, patient: Tensor | None, labels: Tensor | None) -> None:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values must be [batch, 3, height, width], got {list(pixel_values.shape)}")
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values are {pixel_values.dtype}, not normalised: use the image processor")
+        for name, value, width in (("patient", patient, len(PATIENT_INPUTS)), ("labels", labels, len(FINDINGS))):
+            if value is not None and value.shape != (len(pixel_values), width):
+                raise ValueError(f"{name} must be [{len(pixel_values)}, {width}], got {list(value.shape)}")
+        # Raw pixels give nearly the same answer for every image, silently; looking costs a wait on a GPU, so not there.
+        if pixel_values.device.type == "cpu" and not (self.training or torch.compiler.is_compiling()):
+            if pixel_values.abs().amax() > LARGEST_PLAUSIBLE_PIXEL:
+                logger.warning_once("pixel_values look like raw pixels (over 20): pass images through the processor")
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise as torchvision and torch do, leaving alone what a checkpoint has filled."""
+        if isinstance(module, nn.Conv2d):
+            # torchvision: the backbone's convolutions have no bias, the pyramid's do.
+            init.kaiming_normal_(module.weight) if module.bias is None else init.kaiming_uniform_(module.weight, a=1)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.in_features)
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.BatchNorm2d):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+
+
+def _block_channels(config: CxrFpnConfig) -> list[int]:
+    """Channels at the end of each dense block; the transition after a block halves them."""
+    channels, width = [], config.stem_channels
+    for layers in config.block_config:
+        width += layers * config.growth_rate
+        channels.append(width)
+        width //= 2
+    return channels
+
+
+@contextmanager
+def _frozen_running_statistics(module: nn.Module) -> Iterator[None]:
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+
+
+def _evidence_maps(levels: list[Tensor], gradients: Tensor) -> Tensor:
+    """Levels [B,C,h,w] (finest first) and gradients [B,F,levels*C] -> maps [B,F,h,w] in 0..1."""
+    size = levels[0].shape[-2:]
+    total = torch.zeros((), device=gradients.device)
+    for level, gradient in zip(levels, gradients.chunk(len(levels), dim=2), strict=True):
+        # Average pooling shares a level's gradient among its places, so a coarse place weighs more than a fine one.
+        evidence = torch.einsum("bfc,bchw->bfhw", gradient.float(), level.float()) / level[0, 0].numel()
+        total = total + F.interpolate(evidence, size=size, mode="bilinear", align_corners=False)
+    total = total.clamp_min(0.0)
+    return total / total.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
+
+
+# save_pretrained then writes this module beside the weights; the config's auto_map names both auto classes.
+CxrFpnForImageClassification.register_for_auto_class("AutoModelForImageClassification")
