@@ -1,0 +1,110 @@
+"""A radiograph of any kind -> the normalised tensor that the network takes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs
+
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .radiograph_cxrfpn import Radiograph, read_radiograph
+except ImportError:
+    from radiograph_cxrfpn import Radiograph, read_radiograph
+
+
+class CxrFpnImageProcessorKwargs(ImagesKwargs, total=False):
+    """crop_fraction: the share of each side that the centre crop keeps (the report's 0.9)."""
+
+    crop_fraction: float
+
+
+class CxrFpnImageProcessor(TorchvisionBackend):
+    """Reads, crops the centre, resizes and normalises radiographs.
+
+    The geometry is the report's for validation and test: the central 90 % of each side, resized to a square (NIH's
+    own images were made square in the same way), scaled to 0..1, then ImageNet's mean and standard deviation.
+    """
+
+    valid_kwargs = CxrFpnImageProcessorKwargs
+    size = {"height": 224, "width": 224}
+    crop_fraction = 0.9
+    resample = PILImageResampling.BILINEAR
+    image_mean = (0.485, 0.456, 0.406)
+    image_std = (0.229, 0.224, 0.225)
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+
+    def read(
+        self, image: Any, name: str | None = None, size: SizeDict | None = None, crop_fraction: float | None = None
+    ) -> Radiograph:
+        """Read a radiograph with as many pixels as this processor needs; a `Radiograph` is given back as it is."""
+        size = size or self.size
+        # A JPEG decoded at reduced scale keeps twice the pixels that are needed: it cannot be told from a full one.
+        least_side = round(2 * max(size.height, size.width) / (crop_fraction or self.crop_fraction))
+        return read_radiograph(image, name, least_side)
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        """One image, a list of them, or an array or tensor with a batch dimension -> a list."""
+        if isinstance(images, list | tuple):
+            return list(images)
+        return list(images) if getattr(images, "ndim", 0) == 4 else [images]
+
+    def process_image(self, image: Any, size: SizeDict, crop_fraction: float, **_: Any) -> Tensor:
+        """Anything `read_radiograph` reads -> [1,H,W] uint8 of the central crop, resized.
+
+        Raises:
+            RadiographError: in one line, where the radiograph cannot be read.
+        """
+        pixels = self.read(image, size=size, crop_fraction=crop_fraction).pixels
+        return torch.from_numpy(crop_and_resize(pixels, (size.height, size.width), crop_fraction))[None]
+
+    def _preprocess(
+        self,
+        images: list[Tensor],
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: tuple[float, ...],
+        image_std: tuple[float, ...],
+        return_tensors: Any = None,
+        **_: Any,
+    ) -> BatchFeature:
+        batch = torch.stack(images).expand(-1, 3, -1, -1)
+        pixel_values = self.rescale_and_normalize(
+            batch, do_rescale, rescale_factor, do_normalize, image_mean, image_std
+        )
+        return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors or "pt")
+
+    def place_map(self, finding_map: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Undo the geometry for a finding map: [h,w] over the processed crop -> [height, width] over the radiograph.
+
+        What the crop left out was never seen and is 0.
+        """
+        left, top, right, bottom = (round(edge) for edge in _crop_box(height, width, self.crop_fraction))
+        seen = Image.fromarray(finding_map.astype(np.float32)).resize(
+            (right - left, bottom - top), Image.Resampling.BICUBIC
+        )
+        placed = np.zeros((height, width), np.float32)
+        placed[top:bottom, left:right] = np.asarray(seen).clip(0, 1)
+        return placed
+
+
+def crop_and_resize(pixels: np.ndarray, size: tuple[int, int], crop_fraction: float) -> np.ndarray:
+    """Cut out the central part of [H,W] uint8 pixels and resize it, with antialiasing, to size (height, width)."""
+    box = _crop_box(*pixels.shape, crop_fraction)
+    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    return np.array(resized)
+
+
+def _crop_box(height: int, width: int, crop_fraction: float) -> tuple[float, float, float, float]:
+    left, top = width * (1 - crop_fraction) / 2, height * (1 - crop_fraction) / 2
+    return left, top, width - left, height - top
+
+
+CxrFpnImageProcessor.register_for_auto_class("AutoImageProcessor")
