@@ -1,0 +1,199 @@
+"""THE inference path: radiograph and patient -> 14 findings with scores, probabilities, thresholds and calls."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Pipeline
+from transformers.utils import cached_file, logging
+
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .configuration_cxrfpn import FINDINGS, encode_patient
+except ImportError:
+    from configuration_cxrfpn import FINDINGS, encode_patient
+
+logger = logging.get_logger(__name__)
+
+PATIENT_KEYS = ("age", "sex", "view_position")
+FLAT_OPERATING_POINT = "thresholds"
+
+
+class ThresholdsError(ValueError):
+    """A thresholds.json that cannot be used; the message is one line that says why."""
+
+
+class Thresholds:
+    """The operating points of a package, and what its calibration makes of a score.
+
+    Args:
+        content: thresholds.json as read: either the full form or a flat {finding: threshold}.
+
+    Raises:
+        ThresholdsError: a finding missing or unknown, or a threshold outside 0..1.
+    """
+
+    def __init__(self, content: Mapping[str, Any]):
+        if "operating_points" not in content:
+            content = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: content}}
+        self.operating_points: dict[str, dict[str, float]] = content["operating_points"]
+        self.default: str = content.get("default") or next(iter(self.operating_points))
+        self.fitted_on: dict[str, Any] = content.get("fitted_on") or {}
+        self.calibration: dict[str, dict[str, float]] = content.get("calibration") or {}
+        if self.default not in self.operating_points:
+            raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
+        for name, thresholds in self.operating_points.items():
+            _check_thresholds(name, thresholds)
+
+    def at(self, operating_point: str | None) -> dict[str, float]:
+        """The thresholds {finding: 0..1} of an operating point; the default one for None."""
+        name = operating_point or self.default
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points)
+            raise ThresholdsError(f"no operating point is called {name!r}; known are {known}")
+        return self.operating_points[name]
+
+    def probability(self, finding: str, logit: float) -> float | None:
+        """The calibrated probability 0..1 (Platt, 1999); None for a finding that was not calibrated."""
+        if finding not in self.calibration:
+            return None
+        fit = self.calibration[finding]
+        return _sigmoid(fit["slope"] * logit + fit["intercept"])
+
+
+class ChestXrayFindingsPipeline(Pipeline):
+    """`pipeline("chest-xray-findings", model=..., trust_remote_code=True)`.
+
+    Takes a radiograph (whatever `read_radiograph` reads; a string is a path, never a URL) or a mapping `{"image": ...,
+    "age": years, "sex": "M" or "F", "view_position": "PA" or "AP"}`, or a list or generator of either. What a mapping
+    leaves out is taken from a DICOM header, and is unknown otherwise.
+
+    Gives, for each radiograph, 14 mappings sorted by score: `label`; `score` (the sigmoid, which thresholds apply to;
+    no probability); `probability` (calibrated, or None); `threshold`; `positive`; and with `maps=True` `map`, an array
+    [h,w] of 0..1 that shows where the finding was seen.
+
+    Call parameters: `operating_point` (a name in thresholds.json), `maps`, and transformers' `batch_size`.
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.model.eval().to(memory_format=torch.channels_last)
+        self.thresholds = self._read_thresholds()
+
+    def _sanitize_parameters(
+        self, operating_point: str | None = None, maps: bool | None = None, **unknown: Any
+    ) -> tuple[dict, dict, dict]:
+        if unknown:
+            raise TypeError(f"the pipeline takes no parameter {', '.join(unknown)}; it takes operating_point and maps")
+        forward = {} if maps is None else {"maps": maps}
+        return {}, forward, {} if operating_point is None else {"operating_point": operating_point}
+
+    def preprocess(self, inputs: Any) -> dict[str, Tensor]:
+        """A radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W] and patient [1,3]."""
+        known = dict(inputs) if isinstance(inputs, Mapping) else {"image": inputs}
+        if "image" not in known:
+            raise ValueError(f"an input needs the key 'image'; it has {', '.join(map(str, known)) or 'none'}")
+        if unknown := set(known) - {"image", *PATIENT_KEYS}:
+            raise ValueError(
+                f"an input takes no key {', '.join(map(str, unknown))}; it takes image, {', '.join(PATIENT_KEYS)}"
+            )
+        radiograph = self.image_processor.read(known["image"])
+        told = {key: getattr(radiograph, key) if known.get(key) is None else known[key] for key in PATIENT_KEYS}
+        return {
+            "pixel_values": self.image_processor(radiograph)["pixel_values"],
+            "patient": torch.tensor([encode_patient(**told)], dtype=torch.float32),
+        }
+
+    def _forward(self, model_inputs: dict[str, Tensor], maps: bool = False) -> dict[str, Tensor]:
+        pixel_values = model_inputs["pixel_values"].to(self.model.dtype).contiguous(memory_format=torch.channels_last)
+        with _fastest_precision(pixel_values.device):
+            if not maps:
+                return {"logits": self.model(pixel_values, model_inputs["patient"]).logits.float()}
+            logits, finding_maps = self.model.forward_with_maps(pixel_values, model_inputs["patient"])
+            return {"logits": logits.float(), "maps": finding_maps.float()}
+
+    def postprocess(self, model_outputs: dict[str, Tensor], operating_point: str | None = None) -> list[dict[str, Any]]:
+        """Logits [1,14] of one radiograph -> its findings, the highest score first."""
+        thresholds = self.thresholds.at(operating_point)
+        findings = []
+        for index, (label, logit) in enumerate(zip(FINDINGS, model_outputs["logits"][0].tolist(), strict=True)):
+            score = _sigmoid(logit)
+            finding = {
+                "label": label,
+                "score": score,
+                "probability": self.thresholds.probability(label, logit),
+                "threshold": thresholds[label],
+                "positive": score >= thresholds[label],
+            }
+            if "maps" in model_outputs:
+                finding["map"] = model_outputs["maps"][0, index].numpy()
+            findings.append(finding)
+        return sorted(findings, key=lambda finding: finding["score"], reverse=True)
+
+    def _read_thresholds(self) -> Thresholds:
+        path = self._package_file("thresholds.json")
+        if path is None:
+            logger.warning("the package has no thresholds.json: 0.5 is used for every finding")
+            return Thresholds(dict.fromkeys(FINDINGS, 0.5))
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise ThresholdsError(f"{path}: is not JSON ({error})") from None
+        thresholds = Thresholds(content)
+        weights, expected = self._package_file("model.safetensors"), thresholds.fitted_on.get("weights_sha256")
+        if expected and weights and hashlib.sha256(weights.read_bytes()).hexdigest() != expected:
+            logger.warning(
+                "thresholds.json was fitted on other weights than model.safetensors: "
+                "its thresholds and probabilities may be wrong; fit them again with score.py or train.py"
+            )
+        return thresholds
+
+    def _package_file(self, name: str) -> Path | None:
+        """A file that lies beside the weights, in a folder or in the very revision of the Hub that was loaded."""
+        source = self.model.name_or_path
+        if not source:
+            return None
+        # transformers names the module it loads remote code as after the revision it came from.
+        revision = next(iter(re.findall(r"\.([0-9a-f]{40})\.", type(self).__module__)), None)
+        found = cached_file(
+            source,
+            name,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        return None if found is None else Path(found)
+
+
+def _check_thresholds(operating_point: str, thresholds: Mapping[str, float]) -> None:
+    where = f"thresholds.json: operating point {operating_point!r}"
+    missing, unknown = set(FINDINGS) - set(thresholds), set(thresholds) - set(FINDINGS)
+    if missing or unknown:
+        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"names {', '.join(sorted(unknown))}"
+        raise ThresholdsError(f"{where} {wrong}; it needs a threshold for each of the 14 findings and no more")
+    for finding, threshold in thresholds.items():
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise ThresholdsError(f"{where} has {threshold!r} for {finding}; a threshold lies in 0 to 1")
+
+
+def _fastest_precision(device: torch.device) -> AbstractContextManager:
+    """bf16 where the CPU multiplies it in hardware; elsewhere it would be many times slower than fp32."""
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

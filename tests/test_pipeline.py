@@ -1,0 +1,178 @@
+"""The one inference path: what goes in, what comes out, in a process that knows nothing of this repository."""
+
+import hashlib
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from transformers import pipeline
+
+from configuration_cxrfpn import FINDINGS, encode_patient
+from modeling_cxrfpn import CxrFpnForImageClassification
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, Thresholds, _fastest_precision
+from radiograph_cxrfpn import Radiograph
+
+# Where the CPU multiplies bf16 in hardware, the pipeline uses it: 8 bits of precision, so scores agree to about 0.002.
+SAME = 1e-6 if isinstance(_fastest_precision(torch.device("cpu")), nullcontext) else 5e-3
+
+
+@pytest.fixture(scope="module")
+def pipe(package: Path) -> ChestXrayFindingsPipeline:
+    return pipeline("chest-xray-findings", model=str(package), trust_remote_code=True)
+
+
+def expected_scores(package: Path, pipe: ChestXrayFindingsPipeline, image: object, patient: tuple) -> dict[str, float]:
+    model = CxrFpnForImageClassification.from_pretrained(package).eval()
+    with torch.no_grad():
+        logits = model(pipe.image_processor(image)["pixel_values"], torch.tensor([patient])).logits[0]
+    return dict(zip(FINDINGS, torch.sigmoid(logits).tolist(), strict=True))
+
+
+def test_fourteen_findings_sorted_by_score_with_their_calls(package, pipe, drawing):
+    findings = pipe({"image": drawing, "age": 63, "sex": "F", "view_position": "PA"})
+    scores = expected_scores(package, pipe, drawing, encode_patient(63, "F", "PA"))
+    assert sorted(each["label"] for each in findings) == sorted(FINDINGS)
+    assert findings == sorted(findings, key=lambda finding: finding["score"], reverse=True)
+    for finding in findings:
+        score = finding["score"]
+        assert score == pytest.approx(scores[finding["label"]], abs=SAME)
+        logit = np.log(score / (1 - score))
+        assert finding["probability"] == pytest.approx(1 / (1 + np.exp(-(1.5 * logit - 1.0))), abs=1e-6)
+        assert finding["threshold"] == 0.5 and finding["positive"] == (finding["score"] >= 0.5)
+
+
+def test_the_patient_matters_and_may_be_unknown(pipe, drawing):
+    def scores(**patient: object) -> dict[str, float]:
+        return {each["label"]: each["score"] for each in pipe({"image": drawing, **patient})}
+
+    unknown = scores()
+    assert unknown == scores(age=None, sex=None, view_position=None)
+    assert unknown == {each["label"]: each["score"] for each in pipe(drawing)}
+    assert unknown != scores(age=0, sex="M", view_position="PA")
+    assert scores(age=80) != scores(age=20)
+
+
+def test_a_dicom_header_fills_in_what_is_not_told(pipe, drawing):
+    header = Radiograph(drawing, age=50.0, sex="F", view_position="AP")
+    told = pipe({"image": drawing, "age": 50, "sex": "F", "view_position": "AP"})
+    assert pipe(header) == told
+    assert pipe({"image": header, "age": 20}) == pipe({"image": drawing, "age": 20, "sex": "F", "view_position": "AP"})
+
+
+def test_operating_points_change_the_calls_only(pipe, drawing):
+    default, youden = pipe(drawing), pipe(drawing, operating_point="youden")
+    for one, other in zip(default, youden, strict=True):
+        assert (one["label"], one["score"]) == (other["label"], other["score"])
+        assert other["threshold"] == pytest.approx(0.3 + 0.01 * FINDINGS.index(other["label"]))
+    with pytest.raises(ValueError, match="no operating point is called 'best'; known are dynamic_adjustment, you"):
+        pipe(drawing, operating_point="best")
+
+
+def test_a_batch_gives_what_single_calls_give(pipe, drawing):
+    images = [drawing, drawing[::-1].copy(), drawing[:, ::-1].copy()]
+    for batch in (pipe(images, batch_size=3), list(pipe((image for image in images), batch_size=2))):
+        for several, image in zip(batch, images, strict=True):
+            single = {each["label"]: each["score"] for each in pipe(image)}
+            assert {each["label"]: each["score"] for each in several} == pytest.approx(single, abs=SAME)
+
+
+def test_maps_come_with_the_findings_they_belong_to(package, pipe, drawing):
+    findings = pipe([drawing, drawing[::-1].copy()], maps=True, batch_size=2)[1]
+    model = CxrFpnForImageClassification.from_pretrained(package).eval()
+    with _fastest_precision(model.device):
+        expected = model.finding_maps(pipe.image_processor(drawing[::-1].copy())["pixel_values"])[0]
+    assert expected.dtype == torch.float32
+    for finding in findings:
+        np.testing.assert_allclose(finding["map"], expected[FINDINGS.index(finding["label"])], atol=10 * SAME)
+
+
+def test_wrong_inputs_are_named(pipe, drawing, tmp_path):
+    with pytest.raises(ValueError, match="takes no key weight"):
+        pipe({"image": drawing, "weight": 80})
+    with pytest.raises(ValueError, match="needs the key 'image'"):
+        pipe({"age": 80})
+    with pytest.raises(ValueError, match="age 414 is outside"):
+        pipe({"image": drawing, "age": 414})
+    with pytest.raises(ValueError, match=r"gone\.png: cannot be read \(no such file\)"):
+        pipe(str(tmp_path / "gone.png"))
+    with pytest.raises(TypeError, match="takes no parameter threshold"):
+        pipe(drawing, threshold=0.5)
+
+
+FRESH = """
+import json, sys
+from transformers import pipeline
+findings = pipeline("chest-xray-findings", model=sys.argv[1], trust_remote_code=True)(sys.argv[2])
+plain = pipeline("image-classification", model=sys.argv[1], trust_remote_code=True, top_k=14)(sys.argv[2])
+print(json.dumps({"findings": findings, "plain": plain}))
+"""
+
+
+def test_both_pipelines_work_from_a_package_alone(package, pipe, drawing, tmp_path, run_python):
+    path = tmp_path / "drawing.png"
+    Image.fromarray(drawing).save(path)
+    done = run_python("-c", FRESH, package, path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answer = json.loads(done.stdout)
+    scores = {each["label"]: each["score"] for each in pipe(path)}
+    assert {each["label"]: each["score"] for each in answer["findings"]} == pytest.approx(scores, abs=1e-6)
+    # transformers' own pipeline: a sigmoid for each finding, not a softmax over them.
+    assert {each["label"]: each["score"] for each in answer["plain"]} == pytest.approx(scores, abs=max(1e-5, SAME))
+
+
+def package_with(package: Path, folder: Path, thresholds: object) -> Path:
+    shutil.copytree(package, folder)
+    (folder / "thresholds.json").write_text(thresholds if isinstance(thresholds, str) else json.dumps(thresholds))
+    return folder
+
+
+def test_a_flat_thresholds_file_is_accepted(package, drawing, tmp_path):
+    flat = {name: 0.05 * (index + 1) for index, name in enumerate(FINDINGS)}
+    folder = package_with(package, tmp_path / "flat", flat)
+    findings = pipeline("chest-xray-findings", model=str(folder), trust_remote_code=True)(drawing)
+    assert {each["label"]: each["threshold"] for each in findings} == flat
+    assert all(each["probability"] is None for each in findings)  # uncalibrated: no probability is claimed
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{half", "is not JSON"),
+        ({"Mass": 0.5}, "lacks Atelectasis"),
+        ({**dict.fromkeys(FINDINGS, 0.5), "Cold": 0.5}, "names Cold"),
+        ({**dict.fromkeys(FINDINGS, 0.5), "Mass": 1.5}, "has 1.5 for Mass"),
+        ({**dict.fromkeys(FINDINGS, 0.5), "Mass": float("nan")}, "has nan for Mass"),
+        ({"operating_points": {"a": dict.fromkeys(FINDINGS, 0.5)}, "default": "b"}, "default operating point 'b'"),
+    ],
+)
+def test_thresholds_that_cannot_be_are_refused(package, tmp_path, content, said):
+    folder = package_with(package, tmp_path / "bad", content)
+    with pytest.raises(ValueError, match=said):
+        pipeline("chest-xray-findings", model=str(folder), trust_remote_code=True)
+
+
+@pytest.mark.parametrize(("sha256", "warned"), [("0" * 64, True), (None, False)])
+def test_thresholds_of_other_weights_are_warned_about(package, tmp_path, caplog, sha256, warned):
+    weights = (package / "model.safetensors").read_bytes()
+    content = {
+        "operating_points": {"a": dict.fromkeys(FINDINGS, 0.5)},
+        "fitted_on": {"weights_sha256": sha256 or hashlib.sha256(weights).hexdigest()},
+    }
+    folder = package_with(package, tmp_path / "package", content)
+    transformers.logging.enable_propagation()
+    pipeline("chest-xray-findings", model=str(folder), trust_remote_code=True)
+    assert ("fitted on other weights" in caplog.text) == warned
+
+
+def test_calibration_is_platt_scaling_of_the_logit():
+    points = {"a": dict.fromkeys(FINDINGS, 0.5)}
+    thresholds = Thresholds({"operating_points": points, "calibration": {"Mass": {"slope": 2.0, "intercept": -3.0}}})
+    assert thresholds.probability("Mass", 1.0) == pytest.approx(1 / (1 + np.exp(1.0)))
+    assert thresholds.probability("Mass", -800.0) == 0.0
+    assert thresholds.probability("Nodule", 1.0) is None
