@@ -1,0 +1,1 @@
+"""What training and evaluation need and inference does not: data, training, evaluation."""

@@ -1,0 +1,105 @@
+"""Predictions as a table for people, JSON lines, CSV or Parquet."""
+
+import contextlib
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.prediction.inputs import InputError
+from cxrfpn.prediction.predicting import Prediction
+
+# A row an image: the calls as NIH writes them (A|B), an error where there is no answer, and a score a finding.
+WIDE_COLUMNS = ["image", "positive", "error", *FINDINGS]
+
+
+def write_predictions(predictions: Iterable[Prediction], form: str, output: Path | None) -> None:
+    """Write predictions as they come, to `output` or, for None, to standard output.
+
+    Args:
+        form: one of FORMS.
+        output: written beside and renamed when it is complete, so that it is never half a file.
+
+    Raises:
+        InputError: parquet without a file to write to, or a file that cannot be written.
+    """
+    if output is None:
+        if form == "parquet":
+            raise InputError("parquet is no text: name a file with --output")
+        FORMS[form](predictions, sys.stdout)
+        return
+    beside = output.with_name(output.name + ".part")
+    try:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            FORMS[form](predictions, file)
+        os.replace(beside, output)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _write_table(predictions: Iterable[Prediction], file: TextIO) -> None:
+    for prediction in predictions:
+        if prediction.error is not None:  # the line names the file itself
+            print(f"{prediction.error}\n", file=file)
+            continue
+        print(prediction.image, file=file)
+        print(f"  {'finding':<20}{'score':>7}{'threshold':>11}{'probability':>13}", file=file)
+        for finding in prediction.findings:
+            probability = "" if finding["probability"] is None else f"{finding['probability']:.3f}"
+            call = "  positive" if finding["positive"] else ""
+            numbers = f"{finding['score']:>7.3f}{finding['threshold']:>11.3f}{probability:>13}"
+            print(f"  {finding['label']:<20}{numbers}{call}", file=file)
+        print(file=file)
+
+
+def _write_json(predictions: Iterable[Prediction], file: TextIO) -> None:
+    for prediction in predictions:
+        if prediction.error is not None:
+            record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
+        else:
+            plain = [{key: value for key, value in each.items() if key != "map"} for each in prediction.findings]
+            record = {"image": prediction.image, "findings": plain}
+        print(json.dumps(record), file=file, flush=True)
+
+
+def _write_csv(predictions: Iterable[Prediction], file: TextIO) -> None:
+    writer = csv.DictWriter(file, WIDE_COLUMNS)
+    writer.writeheader()
+    writer.writerows(_wide_rows(predictions))
+
+
+def _write_parquet(predictions: Iterable[Prediction], file: TextIO) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError("parquet needs pyarrow: pip install pyarrow") from None
+    text, number = pa.string(), pa.float64()
+    schema = pa.schema([(name, number if name in FINDINGS else text) for name in WIDE_COLUMNS])
+    pq.write_table(pa.Table.from_pylist(list(_wide_rows(predictions)), schema), file.buffer)
+
+
+def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
+    for prediction in predictions:
+        findings = prediction.findings or []
+        yield {
+            "image": prediction.image,
+            "positive": "|".join(finding["label"] for finding in findings if finding["positive"]),
+            "error": prediction.error,
+            **{finding["label"]: finding["score"] for finding in findings},
+        }
+
+
+FORMS: dict[str, Callable[[Iterable[Prediction], TextIO], None]] = {
+    "table": _write_table,
+    "json": _write_json,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+}

@@ -1,0 +1,115 @@
+"""Findings of radiographs: predict.py radiograph.png other.dcm folder/ 'archive/**/*.png' --format json"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients, read_patients
+from cxrfpn.prediction.predicting import Prediction, predict
+from cxrfpn.prediction.tables import FORMS, write_predictions
+from overlay_cxrfpn import overlay
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    arguments = _parse()
+    try:
+        inputs = _inputs(arguments)
+        pipe = _load(arguments.model)
+        errors: list[str] = []
+        predictions = predict(
+            pipe,
+            inputs,
+            batch_size=arguments.batch_size,
+            operating_point=arguments.operating_point,
+            maps=arguments.maps is not None,
+        )
+        watched = _watch(predictions, len(inputs), errors)
+        write_predictions(_save_maps(watched, pipe, arguments.maps), arguments.format, arguments.output)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        sys.stdout = None
+        return 0
+    except (InputError, ValueError, OSError) as error:
+        print(f"predict: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    for place in (arguments.output, arguments.maps):
+        if place is not None:
+            print(f"written: {place}", file=sys.stderr)
+    if errors:
+        print(f"predict: {len(errors)} of {len(inputs)} could not be predicted:", *errors, sep="\n  ", file=sys.stderr)
+    return 2 if errors else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Print the 14 findings of chest radiographs. Not for clinical use.")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or globs")
+    parser.add_argument("--age", type=float, help="years, of every patient")
+    parser.add_argument("--sex", help="M or F, of every patient")
+    parser.add_argument("--view-position", help="PA or AP, of every radiograph")
+    parser.add_argument("--patients", type=Path, help="a CSV with the columns image, age, sex, view_position")
+    parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
+    parser.add_argument("--operating-point", help="whose thresholds to call by (the model's default)")
+    parser.add_argument("--format", choices=list(FORMS), default="table", help="the form of the answer (table)")
+    parser.add_argument("--output", type=Path, help="a file to write (standard output)")
+    parser.add_argument("--maps", type=Path, help="a folder for pictures of where each positive finding was seen")
+    parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
+    arguments = parser.parse_args()
+    if arguments.patients and (arguments.age, arguments.sex, arguments.view_position) != (None, None, None):
+        parser.error("give either --patients or --age, --sex and --view-position")
+    if arguments.batch_size < 1:
+        parser.error("--batch-size must be 1 or more")
+    return arguments
+
+
+def _inputs(arguments: argparse.Namespace) -> list[Input]:
+    paths = find_radiographs(arguments.paths)
+    if arguments.patients is None:
+        told = {"age": arguments.age, "sex": arguments.sex, "view_position": arguments.view_position}
+        return [Input(path, {key: value for key, value in told.items() if value is not None}) for path in paths]
+    inputs, unused = match_patients(paths, read_patients(arguments.patients))
+    unknown = sum(not entry.patient for entry in inputs)
+    if unused or unknown:
+        print(
+            f"predict: {unknown} files have no row in {arguments.patients} (their patients count as unknown), "
+            f"and {len(unused)} of its rows have no file",
+            file=sys.stderr,
+        )
+    return inputs
+
+
+def _load(model: str):
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return pipeline("chest-xray-findings", model=model, trust_remote_code=True)
+
+
+def _watch(predictions: Iterable[Prediction], count: int, errors: list[str]) -> Iterator[Prediction]:
+    for prediction in tqdm(predictions, total=count, unit=" images", desc="predicting", delay=2, file=sys.stderr):
+        if prediction.error is not None:
+            errors.append(prediction.error)
+        yield prediction
+
+
+def _save_maps(predictions: Iterable[Prediction], pipe, folder: Path | None) -> Iterator[Prediction]:
+    for prediction in predictions:
+        if folder is not None and prediction.findings is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = prediction.radiograph.pixels
+            stem = "_".join(Path(prediction.image).with_suffix("").parts).strip("/_")
+            for finding in prediction.findings:
+                if finding["positive"]:
+                    placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
+                    overlay(pixels, placed).save(folder / f"{stem}_{finding['label']}.png")
+        yield prediction
+
+
+if __name__ == "__main__":
+    sys.exit(main())
