@@ -1,0 +1,1 @@
+"""Radiographs with their findings: read, planned, augmented, loaded."""

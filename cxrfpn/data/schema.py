@@ -1,0 +1,63 @@
+"""The one schema: what every source yields, whatever it reads."""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+
+from configuration_cxrfpn import FINDINGS
+
+# The columns of a source's metadata, one row an image. `findings` holds tuples of names; `split` is "train" or "test"
+# where the source knows it and None elsewhere; `fold` is 0..9, patient-grouped, or None.
+METADATA_COLUMNS = ("image_id", "patient_id", "age", "sex", "view_position", "findings", "split", "fold")
+
+
+class SourceError(ValueError):
+    """A source that cannot be used as it is; the message is one line that says what is wrong, where, what to do."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where a finding lies: left, top, width and height as fractions of the image's sides."""
+
+    finding: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled radiograph. `image` is the encoded file as it came; None in a patient field stands for unknown."""
+
+    image: bytes
+    image_id: str
+    patient_id: str
+    age: float | None
+    sex: str | None
+    view_position: str | None
+    findings: tuple[str, ...]
+    boxes: tuple[Box, ...] = ()
+    split: str | None = None
+    fold: int | None = None
+
+    def label_vector(self) -> list[float]:
+        """1.0 for each finding that is present, in the order of FINDINGS (the report's `disease_vec`)."""
+        return [float(finding in self.findings) for finding in FINDINGS]
+
+
+class Source(Protocol):
+    """Labelled radiographs that can be planned on metadata first and streamed, part by part, afterwards."""
+
+    name: str
+
+    def metadata(self) -> pd.DataFrame:
+        """METADATA_COLUMNS of every image, without reading a pixel."""
+
+    def parts(self) -> list[str]:
+        """Names of the pieces (shards, archives, runs of files) that can be streamed apart, in a fixed order."""
+
+    def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        """The rows of a part in a fixed order; only the image ids in `wanted`, the others undecoded and unread."""

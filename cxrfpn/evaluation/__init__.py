@@ -1,0 +1,1 @@
+"""From scores and labels to figures that can be trusted."""

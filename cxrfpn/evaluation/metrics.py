@@ -1,0 +1,152 @@
+"""The figures by which a model is judged: scikit-learn's, over one set of labels, scores and thresholds.
+
+A finding that is never or always present in the images has no ROC curve and no meaningful recall: its figures are
+None, its name is listed under `undefined`, and it is left out of every mean over findings.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    hamming_loss,
+    label_ranking_average_precision_score,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from configuration_cxrfpn import FINDINGS
+
+# The means over the findings that are defined.
+AVERAGED = ("precision", "recall", "specificity", "f1", "auroc", "average_precision", "brier")
+
+
+def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Every figure of a set of scores that needs no resampling.
+
+    Args:
+        labels: [N,14] of 0 and 1, in the order of FINDINGS.
+        scores: [N,14] in 0..1; at or above its threshold a score is a positive call.
+        thresholds: {finding: 0..1}.
+
+    Returns:
+        `findings`: {finding: {auroc, average_precision, precision, recall, specificity, f1, accuracy, brier, threshold,
+        positives, negatives, confusion [[TN, FP], [FN, TP]]}}; `macro`: the means of AVERAGED; `micro`: precision,
+        recall and f1 over all decisions; `mean_auroc`; `exact_match` (the share of images with all 14 calls right);
+        `hamming_loss` and `accuracy` (wrong and right calls as a share of all); `label_ranking_average_precision` (as
+        scikit-learn has it, an image without findings counts as 1); `undefined`: names; `images`.
+
+    Raises:
+        ValueError: other shapes, labels other than 0 and 1, scores outside 0..1, a finding without a threshold.
+    """
+    labels, scores = check_scores(labels, scores)
+    if ((scores < 0) | (scores > 1)).any():
+        raise ValueError("scores must lie in 0..1; apply a sigmoid to logits first")
+    if missing := [finding for finding in FINDINGS if finding not in thresholds]:
+        raise ValueError(f"thresholds lack {', '.join(missing)}")
+    calls = scores >= np.array([thresholds[finding] for finding in FINDINGS])
+    figures = {
+        finding: _measure_finding(labels[:, index], scores[:, index], calls[:, index], float(thresholds[finding]))
+        for index, finding in enumerate(FINDINGS)
+    }
+    micro = precision_recall_fscore_support(labels, calls, average="micro", zero_division=0)[:3]
+    loss = float(hamming_loss(labels, calls))
+    return {
+        "images": len(labels),
+        "mean_auroc": _mean(figure["auroc"] for figure in figures.values()),
+        "findings": figures,
+        "macro": {name: _mean(figure[name] for figure in figures.values() if defined(figure)) for name in AVERAGED},
+        "micro": dict(zip(("precision", "recall", "f1"), map(float, micro), strict=True)),
+        "exact_match": float(accuracy_score(labels, calls)),
+        "hamming_loss": loss,
+        "accuracy": 1 - loss,
+        "label_ranking_average_precision": float(label_ranking_average_precision_score(labels, scores)),
+        "undefined": [finding for finding, figure in figures.items() if not defined(figure)],
+    }
+
+
+def defined(figure: Mapping[str, Any]) -> bool:
+    """Whether a finding of `measure` is both present and absent somewhere, so that its figures mean something."""
+    return figure["positives"] > 0 and figure["negatives"] > 0
+
+
+def auroc_by_finding(labels: ArrayLike, scores: ArrayLike) -> dict[str, float | None]:
+    """Area under the ROC curve of each finding.
+
+    Args:
+        labels: [N,14] of 0 and 1, in the order of FINDINGS.
+        scores: [N,14], higher for more suspicion.
+
+    Returns:
+        {finding: 0..1, or None where the finding is always or never present and the area is undefined}.
+    """
+    labels, scores = check_scores(labels, scores)
+    return {finding: _auroc(labels[:, index], scores[:, index]) for index, finding in enumerate(FINDINGS)}
+
+
+def mean_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The mean over the findings whose AUROC is defined; NaN where none is."""
+    mean = _mean(auroc_by_finding(labels, scores).values())
+    return float("nan") if mean is None else mean
+
+
+def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Labels and scores as arrays, of one shape [N,14] and fit to be measured.
+
+    Raises:
+        ValueError: other shapes, no rows, labels other than 0 and 1, scores that are not finite.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
+    if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(FINDINGS) or not len(labels):
+        raise ValueError(f"labels and scores must both be [N,{len(FINDINGS)}], got {labels.shape} and {scores.shape}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite numbers")
+    return labels.astype(bool), scores
+
+
+def label_matrix(findings: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """The findings of N images, by name -> labels [N,14]."""
+    return np.array([[finding in present for finding in FINDINGS] for present in findings], bool).reshape(-1, 14)
+
+
+def _measure_finding(
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], calls: NDArray[np.bool_], threshold: float
+) -> dict[str, Any]:
+    positives = int(labels.sum())
+    known = 0 < positives < len(labels)
+    confusion = multilabel_confusion_matrix(labels[:, None], calls[:, None])[0]
+    # A finding that is present but never called has a precision of 0, as the report has it.
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, calls, average="binary", zero_division=0)
+    figures = {
+        "precision": float(precision),
+        "recall": float(recall),
+        "specificity": float(confusion[0, 0] / max(confusion[0].sum(), 1)),
+        "f1": float(f1),
+    }
+    return {
+        "auroc": _auroc(labels, scores),
+        "average_precision": float(average_precision_score(labels, scores)) if known else None,
+        **{name: value if known else None for name, value in figures.items()},
+        "accuracy": float((labels == calls).mean()),
+        "brier": float(brier_score_loss(labels, scores, pos_label=True)),
+        "threshold": threshold,
+        "positives": positives,
+        "negatives": len(labels) - positives,
+        "confusion": confusion.tolist(),
+    }
+
+
+def _auroc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float | None:
+    return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else None
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
