@@ -24,11 +24,11 @@ MAX_UPLOAD = "64mb"
 def build(pipe: Any) -> gr.Blocks:
     """The page around one pipeline."""
 
-    def predict(file: str | None, age: float | None, sex: str, view_position: str):
+    def predict(file: str | None, age: str, sex: str, view_position: str):
         if file is None:
             raise gr.Error("Choose a radiograph first (PNG, JPEG, TIFF or DICOM).")
         patient = {
-            "age": age,
+            "age": age.strip() or None,
             "sex": None if sex == UNKNOWN else sex,
             "view_position": None if view_position == UNKNOWN else view_position,
         }
@@ -60,7 +60,8 @@ def build(pipe: Any) -> gr.Blocks:
             with gr.Column(scale=2):
                 file = gr.File(label="Radiograph (PNG, JPEG, WebP, TIFF, BMP or DICOM)", type="filepath")
                 with gr.Row():
-                    age = gr.Number(label="Age in years (empty: unknown)", value=None, minimum=0, maximum=120)
+                    # No gr.Number: an empty one says 0, which is a newborn, until somebody has touched it.
+                    age = gr.Textbox(label="Age in years", placeholder=UNKNOWN, max_length=6)
                     sex = gr.Radio([UNKNOWN, "F", "M"], value=UNKNOWN, label="Sex")
                     view_position = gr.Radio([UNKNOWN, "PA", "AP"], value=UNKNOWN, label="View position")
                 button = gr.Button("Find", variant="primary")

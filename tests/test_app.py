@@ -1,6 +1,7 @@
 """The demo as it is served: a real server on loopback, asked by gradio's own client."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,11 +14,14 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[1]
+# Chromium as root, in a closed network: no sandbox, and no calls home.
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def client(address: str) -> Client:
 def test_the_demo_gives_the_pipelines_findings(client, package, drawing, tmp_path):
     path = tmp_path / "drawing.png"
     Image.fromarray(drawing).save(path)
-    table, chooser, picture = client.predict(handle_file(path), 63, "F", "AP", api_name="/predict")
+    table, chooser, picture = client.predict(handle_file(path), "63", "F", "AP", api_name="/predict")
     pipe = pipeline("chest-xray-findings", model=str(package), trust_remote_code=True)
     expected = pipe({"image": path, "age": 63, "sex": "F", "view_position": "AP"})
     rows = {row[0]: row[1:] for row in table["data"]}
@@ -68,7 +72,7 @@ def test_a_file_that_is_no_radiograph_is_answered_in_one_line(client, tmp_path):
     path = tmp_path / "letter.png"
     path.write_text("Dear colleague")
     with pytest.raises(AppError, match=r"letter\.png: not an image that can be read") as caught:
-        client.predict(handle_file(path), None, "unknown", "unknown", api_name="/predict")
+        client.predict(handle_file(path), "", "unknown", "unknown", api_name="/predict")
     assert "/" not in str(caught.value)  # no path of the server
 
 
@@ -76,4 +80,23 @@ def test_an_impossible_age_is_answered_in_one_line(client, drawing, tmp_path):
     path = tmp_path / "drawing.png"
     Image.fromarray(drawing).save(path)
     with pytest.raises(AppError, match="age|120"):
-        client.predict(handle_file(path), 414, "F", "AP", api_name="/predict")
+        client.predict(handle_file(path), "414", "F", "AP", api_name="/predict")
+
+
+def test_in_a_browser_what_was_not_told_is_unknown(address, package, drawing, tmp_path):
+    """An untouched form says nothing of the patient: not even that it is a newborn."""
+    path = tmp_path / "drawing.png"
+    Image.fromarray(drawing).save(path)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        page = browser.new_page()
+        page.goto(address)
+        page.set_input_files("input[type=file]", path)
+        page.get_by_text(path.name).wait_for()
+        page.get_by_role("button", name="Find").click()
+        page.get_by_text("Pneumothorax").first.wait_for()
+        shown = " ".join(page.locator("body").inner_text().split())
+        browser.close()
+    pipe = pipeline("chest-xray-findings", model=str(package), trust_remote_code=True)
+    for finding in pipe(path)[:3]:  # the table draws the rows that are seen
+        assert f"{finding['label']} {finding['score']:.3f}" in shown
