@@ -187,10 +187,14 @@ def _check_thresholds(operating_point: str, thresholds: Mapping[str, float]) -> 
             raise ThresholdsError(f"{where} has {threshold!r} for {finding}; a threshold lies in 0 to 1")
 
 
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; elsewhere it is many times slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def _fastest_precision(device: torch.device) -> AbstractContextManager:
-    """bf16 where the CPU multiplies it in hardware; elsewhere it would be many times slower than fp32."""
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+    if device.type == "cpu" and cpu_multiplies_bf16():
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return nullcontext()
 
