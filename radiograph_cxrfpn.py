@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # 100 megapixels is 7 times the largest detector; beyond it a small file may ask for all of the memory.
@@ -56,7 +55,7 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
         return source
     if isinstance(source, Image.Image):
         return Radiograph(_from_pil(source, name or "image", least_side))
-    if isinstance(source, torch.Tensor):
+    if hasattr(source, "cpu"):  # a tensor; importing torch to ask would slow the start of those who have none
         source = source.detach().cpu().float().numpy()
     if isinstance(source, np.ndarray):
         return Radiograph(_from_array(source, name or "array"))
@@ -70,6 +69,8 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
             return Radiograph(_from_pil(image, name, least_side))
     except UnidentifiedImageError:
         raise RadiographError(f"{name}: not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or DICOM)") from None
+    except OSError as error:  # a file cut within its header
+        raise RadiographError(f"{name}: damaged or truncated ({_first_line(error)})") from None
 
 
 def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
@@ -100,7 +101,7 @@ def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
         return values
     if values.dtype in (np.uint8, np.uint16):  # a table look-up is several times faster than arithmetic on pixels
         table = (np.arange(np.iinfo(values.dtype).max + 1, dtype=np.float64) - low) * (255 / (high - low))
-        return np.rint(table).clip(0, 255).astype(np.uint8)[values]
+        return np.take(np.rint(table).clip(0, 255).astype(np.uint8), values)
     return np.rint((values.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 
@@ -111,8 +112,11 @@ def _thumbnail_range(values: np.ndarray, low: float, high: float) -> tuple[float
         return low, high
     rows, columns = values.shape[0] // factor, values.shape[1] // factor
     kind = np.float64 if values.dtype.kind == "f" else np.int64 if values.dtype.itemsize > 2 else np.int32
-    bands = values[: rows * factor, : columns * factor].reshape(rows, factor, -1).sum(axis=1, dtype=kind)
-    sums = bands.reshape(rows, columns, factor).sum(axis=2, dtype=np.float64)
+    bands, sums = np.zeros((rows, columns * factor), kind), np.zeros((rows, columns), kind)
+    for step in range(factor):  # slices are added faster than numpy reduces over short axes
+        bands += values[step : rows * factor : factor, : columns * factor]
+    for step in range(factor):
+        sums += bands[:, step::factor]
     lowest, highest = sums.min() / factor**2, sums.max() / factor**2
     return (lowest, highest) if lowest < highest else (low, high)
 
