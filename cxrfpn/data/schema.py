@@ -8,9 +8,11 @@ import pandas as pd
 
 from configuration_cxrfpn import FINDINGS
 
-# The columns of a source's metadata, one row an image. `findings` holds tuples of names; `split` is "train" or "test"
-# where the source knows it and None elsewhere; `fold` is 0..9, patient-grouped, or None.
+# The columns of a source's metadata, one row an image, numbered from 0. `findings` holds tuples of names in the order
+# of FINDINGS, empty for No Finding; `split` is "train" or "test"; `fold` is patient-grouped, and fold 0 of train is the
+# validation set. What is unknown is missing in pandas' sense (isna()); image_id, patient_id and findings never are.
 METADATA_COLUMNS = ("image_id", "patient_id", "age", "sex", "view_position", "findings", "split", "fold")
+VALIDATION_FOLD = 0
 
 
 class SourceError(ValueError):
@@ -49,15 +51,24 @@ class Row:
 
 
 class Source(Protocol):
-    """Labelled radiographs that can be planned on metadata first and streamed, part by part, afterwards."""
+    """Labelled radiographs that can be planned on metadata first and streamed, part by part, afterwards.
+
+    A source travels to worker processes by pickle. Whatever it cannot read or will not take is a SourceError.
+    """
 
     name: str
 
     def metadata(self) -> pd.DataFrame:
-        """METADATA_COLUMNS of every image, without reading a pixel."""
+        """METADATA_COLUMNS of every image, without reading a pixel.
+
+        Each image comes once, and no patient is on both sides of a split.
+        """
 
     def parts(self) -> list[str]:
-        """Names of the pieces (shards, archives, runs of files) that can be streamed apart, in a fixed order."""
+        """Names of the pieces (shards, archives, runs of files) that can be streamed apart, in a fixed order.
+
+        Every image of the metadata lies in one of them: what is missing is told here, before hours of streaming.
+        """
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
         """The rows of a part in a fixed order; only the image ids in `wanted`, the others undecoded and unread."""
