@@ -1,0 +1,216 @@
+"""Prepared shards: small grey squares and what is known of them, in parquet, as one folder that names its content."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from configuration_cxrfpn import AGE_SCALE_YEARS, FINDINGS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
+from cxrfpn.data.schema import METADATA_COLUMNS, Row, SourceError
+
+MANIFEST = "prepare.json"
+MANIFEST_KEYS = {"source", "size", "seed", "parts"}
+SHARD_FOLDER = "data"
+# A row group is the least that parquet reads at once; loading mixes many of them, so they are small.
+ROWS_A_GROUP = 100
+
+_BOX = pa.struct([("finding", pa.string()), *((side, pa.float32()) for side in ("x", "y", "width", "height"))])
+_FIELDS = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("image_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("age", pa.float32()),
+        ("sex", pa.string()),
+        ("view_position", pa.string()),
+        ("findings", pa.list_(pa.string())),
+        ("boxes", pa.list_(_BOX)),
+        ("split", pa.string()),
+        ("fold", pa.int8()),
+    ]
+)
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write beside, reach the disk, rename: whoever finds `path` finds all of it."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)  # a full disk needs its space back
+        raise
+
+
+def write_shard(path: Path, rows: Sequence[Row], skipped: dict[str, str]) -> None:
+    """Write rows whose images are JPEG as one shard, and with them which images of its part could not be read.
+
+    Args:
+        skipped: image id -> reason. It travels in the shard's own metadata, so that one rename commits both.
+    """
+    records = [
+        {**asdict(row), "image": {"bytes": row.image, "path": f"{row.image_id}.jpg"}, "findings": list(row.findings)}
+        for row in rows
+    ]
+    metadata = {"huggingface": json.dumps(_huggingface_features()), "skipped": json.dumps(skipped)}
+    table = pa.Table.from_pylist(records, schema=_FIELDS.with_metadata(metadata))
+    sink = pa.BufferOutputStream()
+    # Compressed pixels do not compress again.
+    pq.write_table(table, sink, row_group_size=ROWS_A_GROUP, compression="none", use_dictionary=False)
+    write_atomically(path, memoryview(sink.getvalue()))
+
+
+def read_summary(shard: Path) -> tuple[int, dict[str, str]]:
+    """How many images a shard holds, and image id -> reason of those that could not be read when it was made.
+
+    Raises:
+        SourceError: the shard cannot be read.
+    """
+    with _readable(shard):
+        metadata = pq.read_metadata(shard)
+        return metadata.num_rows, json.loads(metadata.metadata[b"skipped"])
+
+
+def _huggingface_features() -> dict[str, Any]:
+    """Where Hugging Face's datasets looks for types: without it, `image` would stay a struct of bytes."""
+    kinds = {pa.string(): "string", pa.float32(): "float32", pa.int8(): "int8"}
+
+    def feature(kind: pa.DataType) -> Any:
+        if pa.types.is_list(kind):
+            return {"feature": feature(kind.value_type), "_type": "List"}
+        if pa.types.is_struct(kind):
+            return {field.name: feature(field.type) for field in kind}
+        return {"dtype": kinds[kind], "_type": "Value"}
+
+    features = {field.name: feature(field.type) for field in _FIELDS if field.name != "image"}
+    return {"info": {"features": {"image": {"_type": "Image"}, **features}}}
+
+
+class PreparedShards:
+    """A folder that prepare.py has finished: labels and patients in memory, images read where they are asked for.
+
+    Rows are numbered through all shards in the order of their names. Row by row: `image_ids` and `patient_ids` (arrow
+    strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32, `groups` [N] (the row group a
+    row lies in). `source` is where they came from, `size` the side of the images, `skipped` the images that could not
+    be read, with the reasons.
+
+    Raises:
+        SourceError: no prepared folder, one that is unfinished, or one with a shard that is lost or damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise SourceError(f"{folder}: holds no {MANIFEST}; make prepared shards with prepare.py")
+        self.source: str = manifest["source"]
+        self.size: int = manifest["size"]
+        self.shards = shard_paths(self.folder, len(manifest["parts"]))
+        if lacking := [path.name for path in self.shards if not path.exists()]:
+            raise SourceError(
+                f"{folder}: {len(lacking)} of {len(self.shards)} shards are not there yet, {lacking[0]} the first; "
+                "run prepare.py again to go on"
+            )
+        self._read_index()
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def metadata(self) -> pd.DataFrame:
+        """The metadata of every row, with METADATA_COLUMNS: what a plan is made from."""
+        table = self._table.to_pandas()
+        table["findings"] = [tuple(names) for names in table["findings"]]
+        return table
+
+    def read_images(self, rows: np.ndarray) -> dict[int, pa.Buffer]:
+        """Row -> its image file, each row group read once.
+
+        Raises:
+            SourceError: a shard cannot be read.
+        """
+        found: dict[int, pa.Buffer] = {}
+        rows = np.unique(rows)
+        for group in np.unique(self.groups[rows]):
+            shard, number, first = self._places[group]
+            wanted = rows[self.groups[rows] == group]
+            with _readable(shard), pq.ParquetFile(shard) as file:
+                images = file.read_row_group(number, columns=["image.bytes"]).column(0).combine_chunks()
+            files = images.field("bytes").take(wanted - first)
+            found |= {row: data.as_buffer() for row, data in zip(wanted.tolist(), files, strict=True)}
+        return found
+
+    def _read_index(self) -> None:
+        self.skipped: dict[str, str] = {}
+        self._places: list[tuple[Path, int, int]] = []  # of each row group: shard, number in it, first row
+        tables, counts = [], []
+        for shard in self.shards:
+            with _readable(shard), pq.ParquetFile(shard) as file:
+                for number in range(file.num_row_groups):
+                    self._places.append((shard, number, sum(counts)))
+                    counts.append(file.metadata.row_group(number).num_rows)
+                tables.append(file.read(list(METADATA_COLUMNS)).replace_schema_metadata(None))
+            self.skipped |= read_summary(shard)[1]
+        self._table = pa.concat_tables(tables).combine_chunks()
+        self.groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self.image_ids, self.patient_ids = self._table["image_id"], self._table["patient_id"]
+        self.patients, self.labels = self._patients(), self._labels()
+
+    def _patients(self) -> np.ndarray:
+        """`encode_patient` of all rows at once."""
+        age = self._table["age"].to_numpy() / np.float32(AGE_SCALE_YEARS)
+        encoded = {"age": np.minimum(age, 1)}
+        for column, codes in {"view_position": VIEW_POSITIONS, "sex": SEXES}.items():
+            places = pc.index_in(self._table[column], pa.array(list(codes))).fill_null(len(codes)).to_numpy()
+            encoded[column] = np.array([*codes.values(), np.nan])[places]
+        return np.stack([encoded[name] for name in PATIENT_INPUTS], axis=1).astype(np.float32)
+
+    def _labels(self) -> np.ndarray:
+        findings = self._table["findings"].combine_chunks()
+        labels = np.zeros((len(self), len(FINDINGS)), np.float32)
+        labels[findings.value_parent_indices(), pc.index_in(findings.flatten(), pa.array(FINDINGS))] = 1
+        return labels
+
+
+@contextmanager
+def _readable(shard: Path) -> Iterator[None]:
+    """What arrow says of a damaged file, in one line that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SourceError(f"{shard}: cannot be read ({reason}); delete it and run prepare.py again") from None
+
+
+def shard_paths(folder: Path, count: int) -> list[Path]:
+    """Where the shards of `count` parts lie."""
+    return [folder / SHARD_FOLDER / f"shard-{index:05}-of-{count:05}.parquet" for index in range(count)]
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What a prepared folder says of itself: `source`, `size`, `seed` and `parts`; None where there is nothing.
+
+    Raises:
+        SourceError: a manifest that prepare.py did not write.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read ({error}); delete the folder and prepare it anew") from None
+    if not isinstance(manifest, dict) or set(manifest) != MANIFEST_KEYS:
+        raise SourceError(f"{path}: was not written by prepare.py; delete the folder and prepare it anew")
+    return manifest
