@@ -4,7 +4,7 @@ A finding that is never or always present in the images has no ROC curve and no 
 None, its name is listed under `undefined`, and it is left out of every mean over findings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,15 @@ def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float
     if missing := [finding for finding in FINDINGS if finding not in thresholds]:
         raise ValueError(f"thresholds lack {', '.join(missing)}")
     calls = scores >= np.array([thresholds[finding] for finding in FINDINGS])
+    confusion = multilabel_confusion_matrix(labels, calls)
+    # A finding that is present but never called has a precision of 0, as the report has it.
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, calls, average=None, zero_division=0)
     figures = {
-        finding: _measure_finding(labels[:, index], scores[:, index], calls[:, index], float(thresholds[finding]))
+        finding: {
+            **_measure_ranking(labels[:, index], scores[:, index]),
+            **_measure_calls(confusion[index], precision[index], recall[index], f1[index]),
+            "threshold": float(thresholds[finding]),
+        }
         for index, finding in enumerate(FINDINGS)
     }
     micro = precision_recall_fscore_support(labels, calls, average="micro", zero_division=0)[:3]
@@ -111,34 +118,26 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
     return labels.astype(bool), scores
 
 
-def label_matrix(findings: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-    """The findings of N images, by name -> labels [N,14]."""
-    return np.array([[finding in present for finding in FINDINGS] for present in findings], bool).reshape(-1, 14)
-
-
-def _measure_finding(
-    labels: NDArray[np.bool_], scores: NDArray[np.float64], calls: NDArray[np.bool_], threshold: float
-) -> dict[str, Any]:
-    positives = int(labels.sum())
-    known = 0 < positives < len(labels)
-    confusion = multilabel_confusion_matrix(labels[:, None], calls[:, None])[0]
-    # A finding that is present but never called has a precision of 0, as the report has it.
-    precision, recall, f1, _ = precision_recall_fscore_support(labels, calls, average="binary", zero_division=0)
-    figures = {
-        "precision": float(precision),
-        "recall": float(recall),
-        "specificity": float(confusion[0, 0] / max(confusion[0].sum(), 1)),
-        "f1": float(f1),
-    }
+def _measure_ranking(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, float | None]:
+    known = 0 < labels.sum() < len(labels)
     return {
         "auroc": _auroc(labels, scores),
         "average_precision": float(average_precision_score(labels, scores)) if known else None,
-        **{name: value if known else None for name, value in figures.items()},
-        "accuracy": float((labels == calls).mean()),
         "brier": float(brier_score_loss(labels, scores, pos_label=True)),
-        "threshold": threshold,
+    }
+
+
+def _measure_calls(confusion: NDArray, precision: float, recall: float, f1: float) -> dict[str, Any]:
+    negatives, positives = (int(count) for count in confusion.sum(axis=1))
+    known = negatives > 0 and positives > 0
+    return {
+        "precision": float(precision) if known else None,
+        "recall": float(recall) if known else None,
+        "specificity": float(confusion[0, 0] / negatives) if known else None,
+        "f1": float(f1) if known else None,
+        "accuracy": float(confusion.trace() / confusion.sum()),
         "positives": positives,
-        "negatives": len(labels) - positives,
+        "negatives": negatives,
         "confusion": confusion.tolist(),
     }
 

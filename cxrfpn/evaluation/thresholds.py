@@ -76,7 +76,8 @@ def find_optimal_thresholds_with_dynamic_adjustment(
     Returns:
         {finding: threshold}.
     """
-    thresholds, best_f1 = _constrained(*check_scores(labels, probabilities), min_precision, np.asarray(grid, dtype=float))
+    labels, scores = check_scores(labels, probabilities)
+    thresholds, best_f1 = _constrained(labels, scores, min_precision, np.asarray(grid, dtype=float))
     return {
         name: round(max(threshold - adjustment, 0.0), 10) if best_f1[name] < min_f1 else threshold
         for name, threshold in thresholds.items()

@@ -1,0 +1,35 @@
+"""All of our figures as one metric of Hugging Face's evaluate; it loads by its path and needs no network.
+
+    metric = evaluate.load("cxrfpn/evaluation/findings_metric.py")
+    metric.add_batch(predictions=scores, references=labels)
+    figures = metric.compute(thresholds={...})
+
+Over several processes, give `evaluate.load` num_process, process_id and a common experiment_id, as for any metric; the
+first process gets the figures and the others None.
+"""
+
+# evaluate reads the imports of a metric with a regular expression: one import a line.
+import datasets
+import evaluate
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.metrics import measure
+
+DESCRIPTION = "Exact match, Hamming loss, precision, recall, F1, AUROC, average precision, Brier score of 14 findings."
+
+
+class FindingsMetric(evaluate.Metric):
+    """Predictions are 14 scores in 0..1, references 14 labels of 0 and 1, both in the order of FINDINGS."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        row = {
+            "predictions": datasets.Sequence(datasets.Value("float64")),
+            "references": datasets.Sequence(datasets.Value("int8")),
+        }
+        return evaluate.MetricInfo(
+            description=DESCRIPTION, citation="", inputs_description=__doc__, features=datasets.Features(row)
+        )
+
+    def _compute(self, predictions, references, thresholds=None):
+        """The figures of `cxrfpn.evaluation.metrics.measure`; 0.5 is every threshold that is not told."""
+        return measure(references, predictions, {**dict.fromkeys(FINDINGS, 0.5), **(thresholds or {})})

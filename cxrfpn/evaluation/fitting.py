@@ -1,0 +1,56 @@
+"""What is fitted on validation and travels with the weights: thresholds.json."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.calibration import fit_calibration
+from cxrfpn.evaluation.metrics import check_scores
+from cxrfpn.evaluation.thresholds import find_operating_points
+
+DEFAULT_OPERATING_POINT = "dynamic_adjustment"
+# Fitted where they are judged, thresholds and probabilities would flatter themselves.
+FORBIDDEN_SPLITS = ("test", "all")
+
+
+def fit_thresholds(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    dataset: str,
+    split: str,
+    weights: Path | None = None,
+    min_precision: float = 0.30,
+) -> dict[str, Any]:
+    """Every operating point and the calibration, in the form of thresholds.json.
+
+    Args:
+        labels: [N,14] of 0 and 1.
+        scores: [N,14] sigmoids in 0..1.
+        dataset, split: what the images are, for the record.
+        weights: the file of weights that made the scores; its sha256 ties the thresholds to it.
+        min_precision: of the report's precision constraint, 0..1.
+
+    Raises:
+        ValueError: the split is one that models are judged on.
+    """
+    if split in FORBIDDEN_SPLITS:
+        raise ValueError(f"thresholds are never fitted on the split {split}; take validation")
+    labels, scores = check_scores(labels, scores)
+    fitted_on: dict[str, Any] = {
+        "dataset": dataset,
+        "split": split,
+        "images": len(labels),
+        "positives": {finding: int(labels[:, index].sum()) for index, finding in enumerate(FINDINGS)},
+    }
+    if weights is not None:
+        fitted_on["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {
+        "default": DEFAULT_OPERATING_POINT,
+        "fitted_on": fitted_on,
+        "operating_points": find_operating_points(labels, scores, min_precision=min_precision),
+        "calibration": fit_calibration(labels, scores),
+    }

@@ -1,0 +1,218 @@
+"""Finding maps against boxes that radiologists drew: does the map point where they saw the finding?
+
+Maps and boxes are compared on a grid of GRID x GRID over the whole radiograph.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.schema import Box
+from cxrfpn.evaluation.intervals import Bootstrap, interval
+
+GRID = 256
+# Shares of a map's peak above which the map is taken as a region.
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+# The region that detections are drawn around: at half of the peak, as class activation maps are commonly cut.
+DETECTION_LEVEL = 0.5
+AP_IOU = 0.25
+
+
+@dataclass(frozen=True)
+class Case:
+    """A finding in an image that has boxes of it, and how its map fared.
+
+    `pointing`: the peak lies in a box; `iou` and `iobb` [len(LEVELS)]: the region against all boxes together, as
+    intersection over union and over the region (Wang et al., 2017); `detections` [D,2]: confidence, and whether it
+    matches a box at an IoU of 0.25.
+    """
+
+    image_id: str
+    patient_id: str
+    finding: str
+    boxes: tuple[Box, ...]
+    score: float
+    pointing: bool
+    iou: NDArray[np.float64]
+    iobb: NDArray[np.float64]
+    detections: NDArray[np.float64]
+
+
+def measure_map(
+    finding_map: NDArray, boxes: Sequence[Box], *, image_id: str, patient_id: str, finding: str, score: float
+) -> Case:
+    """Hold a map [GRID,GRID] of 0 and more, over the whole radiograph, against the finding's boxes in it.
+
+    A map that is zero everywhere points nowhere and covers nothing. `score` in 0..1 is the finding's in this image; a
+    detection's confidence is the score times the map within it, as a share of the map's peak.
+    """
+    peak = float(finding_map.max())
+    truth = np.zeros(finding_map.shape, bool)
+    for box in boxes:
+        truth |= box_mask(box, len(finding_map))
+    iou, iobb = [], []
+    for level in LEVELS:
+        region = (finding_map >= level * peak) & (peak > 0)
+        both = np.count_nonzero(region & truth)
+        iou.append(both / np.count_nonzero(region | truth))
+        iobb.append(both / max(np.count_nonzero(region), 1))
+    return Case(
+        image_id=image_id,
+        patient_id=patient_id,
+        finding=finding,
+        boxes=tuple(boxes),
+        score=score,
+        pointing=bool(peak > 0 and truth.flat[finding_map.argmax()]),
+        iou=np.array(iou),
+        iobb=np.array(iobb),
+        detections=_detections(finding_map / peak, boxes, score) if peak > 0 else np.zeros((0, 2)),
+    )
+
+
+def box_mask(box: Box, side: int) -> NDArray[np.bool_]:
+    """The places of a side x side grid that a box covers; at least one, the box's centre."""
+    centres = (np.arange(side) + 0.5) / side
+    mask = np.outer(
+        (centres >= box.y) & (centres <= box.y + box.height), (centres >= box.x) & (centres <= box.x + box.width)
+    )
+    row, column = (int(min(centre * side, side - 1)) for centre in (box.y + box.height / 2, box.x + box.width / 2))
+    mask[row, column] = True
+    return mask
+
+
+def point_at_mean_box(cases: Sequence[Case]) -> list[Case]:
+    """The floor: cases of a map that always shows the finding's mean box, blind to the image.
+
+    The mean is over the boxes of other patients; where there are none, the map is empty.
+    """
+    floor = []
+    for case in cases:
+        others = [box for other in cases if other.finding == case.finding and other.patient_id != case.patient_id
+                  for box in other.boxes]  # fmt: skip
+        blind = np.zeros((GRID, GRID))
+        if others:
+            x, y, width, height = np.mean([(box.x, box.y, box.width, box.height) for box in others], axis=0)
+            # Highest at its centre, so that the peak is one place, and above every level within the box.
+            blind = box_mask(Box(case.finding, x, y, width, height), GRID).astype(float)
+            blind[int((y + height / 2) * GRID), int((x + width / 2) * GRID)] += 0.01
+        floor.append(
+            measure_map(
+                blind,
+                case.boxes,
+                image_id=case.image_id,
+                patient_id=case.patient_id,
+                finding=case.finding,
+                score=case.score,
+            )
+        )
+    return floor
+
+
+def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Figures of each finding that has boxes, and their means over findings, with 95 % intervals.
+
+    Args:
+        cases: one a finding and image.
+        bootstrap: of the cases' patients, in the order of the cases.
+
+    Returns:
+        {"findings": {finding: figures}, "mean": figures}; figures are `boxes`, `images`, `pointing_accuracy`, `ap25`,
+        each with `_ci`, and `iou` and `iobb` at each of LEVELS ({"0.1": ...}) with `mean_iou_ci` for their mean.
+    """
+    names = [finding for finding in FINDINGS if any(case.finding == finding for case in cases)]
+    figures, resampled = {}, {}
+    once = Bootstrap(np.ones((1, bootstrap.counts.shape[1]), np.int32), bootstrap.patients)
+    for finding in names:
+        chosen = np.array([case.finding == finding for case in cases])
+        mine = [case for case in cases if case.finding == finding]
+        resampled[finding] = _figures(mine, bootstrap.of(chosen))
+        figures[finding] = {
+            "images": len(mine),
+            "boxes": sum(len(case.boxes) for case in mine),
+            **_with_intervals({name: values[0] for name, values in _figures(mine, once.of(chosen)).items()},
+                              resampled[finding]),
+        }  # fmt: skip
+    mean = {
+        name: np.nanmean([figures[finding][name] for finding in names])
+        for name in ("pointing_accuracy", "ap25", "mean_iou")
+    }
+    spread = {name: np.nanmean([resampled[finding][name] for finding in names], axis=0) for name in mean}
+    by_level = {
+        name: {
+            level: float(np.mean([figures[finding][name][level] for finding in names])) for level in map(str, LEVELS)
+        }
+        for name in ("iou", "iobb")
+    }
+    return {"findings": figures, "mean": {**_with_intervals(mean, spread), **by_level}}
+
+
+def _figures(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, NDArray[np.float64]]:
+    """Each figure in every resample: [R], or [R,len(LEVELS)]."""
+    iou, iobb = (np.stack([getattr(case, name) for case in cases]) for name in ("iou", "iobb"))
+    pointing = np.array([case.pointing for case in cases], float)
+    return {
+        "pointing_accuracy": bootstrap.ratio(pointing, np.ones_like(pointing)),
+        "ap25": _average_precision(cases, bootstrap),
+        "mean_iou": bootstrap.ratio(iou.mean(axis=1), np.ones(len(cases))),
+        "iou": bootstrap.ratio(iou, np.ones_like(iou)),
+        "iobb": bootstrap.ratio(iobb, np.ones_like(iobb)),
+    }
+
+
+def _with_intervals(figures: dict[str, Any], resampled: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, value in figures.items():
+        if np.ndim(value):
+            told[name] = dict(zip(map(str, LEVELS), map(float, value), strict=True))
+        else:
+            told[name], told[f"{name}_ci"] = float(value), interval(resampled[name])
+    return told
+
+
+def _average_precision(cases: Sequence[Case], bootstrap: Bootstrap) -> NDArray[np.float64]:
+    """Area under precision over recall of all detections, the most confident first, in every resample."""
+    owner = np.repeat(np.arange(len(cases)), [len(case.detections) for case in cases])
+    confidence, hit = np.concatenate([case.detections for case in cases]).T
+    order = np.argsort(-confidence, kind="stable")
+    weights = bootstrap.counts[:, bootstrap.patients[owner[order]]].astype(float)
+    hits = weights * hit[order]
+    boxes = bootstrap.counts[:, bootstrap.patients] @ np.array([len(case.boxes) for case in cases], float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.nan_to_num(hits.cumsum(axis=1) / weights.cumsum(axis=1))
+        return (precision * hits).sum(axis=1) / boxes
+
+
+def _detections(shares: NDArray, boxes: Sequence[Box], score: float) -> NDArray[np.float64]:
+    """Boxes around the connected regions above DETECTION_LEVEL; each drawn box is matched once, the best first."""
+    regions, count = ndimage.label(shares >= DETECTION_LEVEL)
+    peaks = ndimage.maximum(shares, regions, np.arange(1, count + 1))
+    free, rows = list(boxes), []
+    for index in np.argsort(-np.asarray(peaks)):
+        vertical, horizontal = ndimage.find_objects(regions)[index]
+        side = len(shares)
+        found = Box(
+            "",
+            horizontal.start / side,
+            vertical.start / side,
+            (horizontal.stop - horizontal.start) / side,
+            (vertical.stop - vertical.start) / side,
+        )
+        overlaps = [box_iou(found, box) for box in free]
+        matched = max(overlaps, default=0) >= AP_IOU
+        if matched:
+            free.pop(int(np.argmax(overlaps)))
+        rows.append((score * peaks[index], float(matched)))
+    return np.array(rows)
+
+
+def box_iou(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
+    height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
+    both = max(width, 0) * max(height, 0)
+    return both / (one.width * one.height + other.width * other.height - both)

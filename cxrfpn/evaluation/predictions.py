@@ -1,0 +1,171 @@
+"""Anyone's predictions, read from a table and brought to the order of a source's labels."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.labels import label_matrix
+
+ID_COLUMNS = ("image_id", "image", "image index", "image_index", "file", "filename", "path", "id")
+# The shorter side of the image in pixels, where whoever made the predictions noted it: it tells sharp from blurred.
+SIDE_COLUMN = "source_side"
+SUFFIX = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|dcm|dicom)$", re.IGNORECASE)
+_NAMED = 5
+
+
+class PredictionsError(ValueError):
+    """Predictions that cannot be used; the message is one line that says what is wrong, where, what to do."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """N images that have both labels and scores.
+
+    metadata has one row an image (METADATA_COLUMNS, and `source_side` where known), labels [N,14] bool and scores
+    [N,14] in 0..1 follow its order. `without_scores` are ids of the split that have no score, `without_labels` ids
+    that were scored and are nowhere in the source; `elsewhere` counts those of its other splits.
+    """
+
+    metadata: pd.DataFrame
+    labels: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    without_scores: tuple[str, ...] = ()
+    without_labels: tuple[str, ...] = ()
+    elsewhere: int = 0
+
+    def coverage(self) -> str:
+        """One line that counts and names what did not match."""
+        line = f"{len(self.metadata)} images scored"
+        if self.without_scores:
+            line += f"; {len(self.without_scores)} of the split have no score ({_some(self.without_scores)})"
+        if self.without_labels:
+            line += f"; {len(self.without_labels)} scores are of unknown images ({_some(self.without_labels)})"
+        if self.elsewhere:
+            line += f"; {self.elsewhere} scores are of other splits"
+        return line
+
+    def of(self, images: NDArray) -> "Scored":
+        """Some of the images (a mask or indices)."""
+        return Scored(
+            self.metadata.iloc[np.arange(len(self.metadata))[images]].reset_index(drop=True),
+            self.labels[images],
+            self.scores[images],
+        )
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a CSV or parquet file of scores.
+
+    A column names the image (image_id, image, Image Index, file, path; a folder and an extension are cut off), and one
+    a finding holds its score in 0..1: in any case, with spaces or underscores, with or without `prob_` before the name.
+    Other columns are ignored.
+
+    Returns:
+        a row an image, indexed by image id, with a column for each of FINDINGS, and `source_side` where it is given.
+
+    Raises:
+        PredictionsError: no such file, no image column, findings missing, an image twice, or a score that is none.
+    """
+    table = _read_table(Path(path))
+    names = {_plain(column): column for column in table.columns}
+    id_column = next((names[_plain(name)] for name in ID_COLUMNS if _plain(name) in names), None)
+    if id_column is None:
+        raise PredictionsError(f"{path}: no column names the image; call one of its {len(table.columns)} image_id")
+    chosen = {finding: _score_column(names, finding) for finding in FINDINGS}
+    if missing := [finding for finding, column in chosen.items() if column is None]:
+        raise PredictionsError(f"{path}: has no column for {', '.join(missing)}; it needs the 14 findings")
+    # predict.py leaves a row without scores for an image that it could not read.
+    table = table.dropna(subset=list(chosen.values()), how="all").reset_index(drop=True)
+    if not len(table):
+        raise PredictionsError(f"{path}: has no rows with scores")
+    ids = image_id(table[id_column])
+    if ids.duplicated().any():
+        raise PredictionsError(f"{path}: has the image {ids[ids.duplicated()].iloc[0]} twice")
+    scores = pd.DataFrame({finding: table[column] for finding, column in chosen.items()})
+    scores = scores.apply(pd.to_numeric, errors="coerce").astype(float)
+    _check_range(scores, ids, path)
+    if SIDE_COLUMN in table:
+        scores[SIDE_COLUMN] = pd.to_numeric(table[SIDE_COLUMN], errors="coerce")
+    return scores.set_axis(pd.Index(ids, name="image_id"), axis=0)
+
+
+def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.DataFrame, name: str) -> Scored:
+    """Bring predictions and a split's metadata together by image id, in the metadata's order.
+
+    Args:
+        predictions: as `read_predictions` gives them.
+        metadata: of the split; `everything`: of the whole source.
+        name: what errors call the predictions.
+
+    Raises:
+        PredictionsError: no image is in both; the message names some of each.
+    """
+    ids = image_id(metadata["image_id"])
+    found = ids.isin(predictions.index).to_numpy()
+    if not found.any():
+        raise PredictionsError(
+            f"{name}: none of its {len(predictions)} images ({_some(predictions.index)}) is among the {len(ids)} "
+            f"of the split ({_some(ids)})"
+        )
+    rows = metadata[found].reset_index(drop=True)
+    others = predictions.index.difference(ids, sort=False)
+    elsewhere = others.isin(image_id(everything["image_id"]))
+    matched = predictions.loc[ids[found]]
+    if SIDE_COLUMN in predictions:
+        rows[SIDE_COLUMN] = matched[SIDE_COLUMN].to_numpy()
+    return Scored(
+        metadata=rows,
+        labels=label_matrix(rows),
+        scores=matched[list(FINDINGS)].to_numpy(),
+        without_scores=tuple(ids[~found]),
+        without_labels=tuple(others[~elsewhere]),
+        elsewhere=int(elsewhere.sum()),
+    )
+
+
+def image_id(names: pd.Series) -> pd.Series:
+    """Image ids without folder and extension."""
+    bare = names.astype(str).str.strip().str.replace(r"^.*[/\\]", "", regex=True)
+    return bare.str.replace(SUFFIX, "", regex=True)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        # Text throughout: an id such as 00000003 must keep its zeros.
+        return pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+    except FileNotFoundError:
+        raise PredictionsError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # pandas' and arrow's parsers raise many kinds of ValueError
+        raise PredictionsError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
+
+
+def _plain(column: object) -> str:
+    return re.sub(r"[\s_-]+", "_", str(column).strip().lower())
+
+
+def _score_column(names: dict[str, str], finding: str) -> str | None:
+    """prob_X before X: where a table has both, X is usually the label."""
+    plain = _plain(finding)
+    return names.get(f"prob_{plain}") or names.get(plain)
+
+
+def _check_range(scores: pd.DataFrame, ids: pd.Series, path: str | Path) -> None:
+    wrong = ~((scores >= 0) & (scores <= 1)).to_numpy()
+    if not wrong.any():
+        return
+    row, column = np.argwhere(wrong)[0]
+    finding, value = FINDINGS[column], scores.iloc[row, column]
+    said = "no number" if np.isnan(value) else f"{value:g}, outside 0..1; apply a sigmoid to logits"
+    raise PredictionsError(f"{path}: image {ids.iloc[row]}, {finding}: the score is {said}")
+
+
+def _some(ids: object) -> str:
+    names = list(ids)
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -1,0 +1,253 @@
+"""One command's work: run or read a system, score it, and write figures, predictions, pictures and a card."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
+from cxrfpn.data.schema import Source
+from cxrfpn.evaluation.card import write_card
+from cxrfpn.evaluation.fitting import fit_thresholds
+from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
+from cxrfpn.evaluation.plots import save_plots
+from cxrfpn.evaluation.predictions import Scored, match, read_predictions
+from cxrfpn.evaluation.running import run_model
+from cxrfpn.evaluation.scoring import (
+    Settings,
+    compare,
+    findings_table,
+    probabilities,
+    read_thresholds,
+    score,
+    select_split,
+)
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, Thresholds
+
+METRICS, PREDICTIONS, THRESHOLDS, CARD = "metrics.json", "predictions.parquet", "thresholds.json", "README.md"
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is scored against: a source, one of its splits under a protocol, and how figures are made.
+
+    With `fit` thresholds and calibration are fitted on the split first, which must not be the test split.
+    """
+
+    source: Source
+    split: str
+    protocol: CohortProtocol = field(default_factory=OfficialProtocol)
+    settings: Settings = field(default_factory=Settings)
+    fit: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A system's figures on a split, and what pictures are drawn from.
+
+    `fitted` is a new thresholds.json, `recipe` the text of the model's.
+    """
+
+    figures: dict[str, Any]
+    scored: Scored
+    probabilities: NDArray[np.float64] | None
+    examples: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    fitted: dict[str, Any] | None = None
+    recipe: str | None = None
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        return "\n".join(_summary_lines(self.figures, self.scored))
+
+
+def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int = 16, name: str | None = None) -> Report:
+    """Run a model over a split, with a progress bar, and score it; where images have boxes, its maps too.
+
+    Args:
+        pipe: the model, its processor and its thresholds.
+        asked: what it is scored against.
+        batch_size: radiographs at once.
+        name: what the card calls the model; by default its Hub id, or its folder's name.
+
+    Raises:
+        SourceError: the split is empty, or none of its images can be read.
+    """
+    metadata = asked.source.metadata()
+    rows = select_split(metadata, asked.split, asked.protocol)
+    run = run_model(pipe, asked.source, rows, batch_size, asked.settings.seed)
+    scored = match(run.scores, rows, metadata, "the model")
+    package = Path(pipe.model.name_or_path)
+    name = name or (package.resolve().name if package.is_dir() else str(package))
+    thresholds, fitted = pipe.thresholds, None
+    if asked.fit:
+        weights = package / "model.safetensors"
+        thresholds, fitted = _fit(scored, asked, weights if weights.exists() else None)
+    figures = _figures(scored, thresholds, asked, metadata, name, True)
+    figures["unreadable"] = run.unreadable
+    if run.cases:
+        figures["localisation"] = localise(run.cases, asked.settings)
+    recipe = package / RECIPE
+    return Report(
+        figures,
+        scored,
+        probabilities(scored, thresholds, asked.settings),
+        run.examples,
+        fitted,
+        recipe.read_text() if recipe.exists() else None,
+    )
+
+
+def score_predictions(paths: Sequence[Path], asked: Asked, thresholds: Path | None = None) -> Report:
+    """Score one table of predictions; with a second one, say how the first differs from it.
+
+    Args:
+        paths: one or two files that `read_predictions` reads.
+        thresholds: a thresholds.json that belongs to the first; 0.5 for every finding without it.
+
+    Raises:
+        PredictionsError: a table that cannot be used, or without an image of the split.
+        SourceError: the split is empty.
+        ThresholdsError: thresholds that cannot be used.
+    """
+    metadata = asked.source.metadata()
+    rows = select_split(metadata, asked.split, asked.protocol)
+    systems = [match(read_predictions(path), rows, metadata, str(path)) for path in paths]
+    points, fitted = _fit(systems[0], asked, None) if asked.fit else (read_thresholds(thresholds), None)
+    figures = _figures(systems[0], points, asked, metadata, paths[0].name, False)
+    if len(systems) == 2:
+        figures["comparison"] = {"with": paths[1].name, **compare(*systems, asked.settings)}
+    return Report(figures, systems[0], probabilities(systems[0], points, asked.settings), fitted=fitted)
+
+
+def localise(cases: Sequence[Case], settings: Settings) -> dict[str, Any]:
+    """The maps' figures beside those of a map that always shows the finding's mean box."""
+    patients = pd.DataFrame(
+        {"patient_id": [case.patient_id for case in cases], "image_id": [case.image_id for case in cases]}
+    )
+    bootstrap = settings.bootstrap(patients)
+    return {
+        "levels": list(LEVELS),
+        "model": summarise(cases, bootstrap),
+        "mean_box": summarise(point_at_mean_box(cases), bootstrap),
+    }
+
+
+def save_report(report: Report, folder: Path) -> list[Path]:
+    """Write metrics.json, SPLIT_metrics.csv, predictions.parquet, plots, the card, and thresholds.json if fitted.
+
+    Each file is written beside its place and renamed, so that none is ever half there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / f"{report.figures['split']}_metrics.csv"
+    _write_text(folder / METRICS, json.dumps(_plain(report.figures), indent=1, allow_nan=False) + "\n")
+    _write_text(table, findings_table(report.figures).to_csv(index=False))
+    _write_predictions(folder / PREDICTIONS, report.scored)
+    written = [folder / METRICS, table, folder / PREDICTIONS]
+    if report.fitted is not None:
+        _write_text(folder / THRESHOLDS, json.dumps(report.fitted, indent=2) + "\n")
+        written.append(folder / THRESHOLDS)
+    plots = save_plots(folder / "plots", report.scored, report.figures, report.probabilities, report.examples)
+    _write_text(folder / CARD, write_card(_plain(report.figures), [path.stem for path in plots], report.recipe))
+    return [*written, folder / "plots", folder / CARD]
+
+
+def _figures(
+    scored: Scored, thresholds: Thresholds, asked: Asked, metadata: pd.DataFrame, system: str, is_model: bool
+) -> dict[str, Any]:
+    # The floor of patient data is fitted on whatever the system was not scored on, and never on the test split.
+    train = metadata.iloc[:0] if asked.split == "all" else select_split(metadata, "train", asked.protocol)
+    told = {"system": system, "is_model": is_model}
+    told |= {"source": _portable(asked.source.name), "split": asked.split, "protocol": protocol_name(asked.protocol)}
+    return told | score(scored, thresholds, asked.settings, train)
+
+
+def _fit(scored: Scored, asked: Asked, weights: Path | None) -> tuple[Thresholds, dict[str, Any]]:
+    content = fit_thresholds(
+        scored.labels, scored.scores, dataset=_portable(asked.source.name), split=asked.split, weights=weights
+    )
+    return Thresholds(content), content
+
+
+def _portable(source: str) -> str:
+    """A source's name without the folders above it: figures travel further than a disk's layout should."""
+    kind, colon, where = source.partition(":")
+    return f"{kind}:{Path(where).name}" if colon else source
+
+
+def _write_predictions(path: Path, scored: Scored) -> None:
+    """One row an image: its metadata and a score a finding; `score.py --predictions` reads it back."""
+    table = scored.metadata.copy()
+    table["findings"] = [list(names) for names in table["findings"]]
+    beside = path.with_name(f"{path.name}.part")
+    table.join(pd.DataFrame(scored.scores, columns=list(FINDINGS))).to_parquet(beside, index=False)
+    os.replace(beside, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's own types, what is not a number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
+    lines = [
+        f"{figures['system']} on {figures['source']}, {figures['split']}: {scored.coverage()}",
+        f"mean AUROC {_with_interval(figures, 'mean_auroc')} over {figures['resamples']} resamples of "
+        f"{figures['resampled']}; macro F1 {_number(figures['macro']['f1'])}; exact match {figures['exact_match']:.3f}",
+        f"  {'finding':<20}{'AUROC':>7}  {'95 % interval':<16}{'AP':>7}{'F1':>7}{'positives':>11}",
+    ]
+    for finding, figure in figures["findings"].items():
+        if figure["auroc"] is None:
+            lines.append(f"  {finding:<20}undefined: {figure['positives']} positives, {figure['negatives']} negatives")
+            continue
+        low, high = figure["auroc_ci"]
+        lines.append(
+            f"  {finding:<20}{figure['auroc']:>7.3f}  {f'{low:.3f} to {high:.3f}':<16}"
+            f"{figure['average_precision']:>7.3f}{figure['f1']:>7.3f}{figure['positives']:>11,}"
+        )
+    if floor := figures["floors"].get("patient_only"):
+        lines.append(f"age, view and sex alone: mean AUROC {_number(floor['mean_auroc'])}")
+    if "localisation" in figures:
+        told = [f"{figures['localisation'][who]['mean']['pointing_accuracy']:.3f}" for who in ("model", "mean_box")]
+        lines.append(f"pointing accuracy: {told[0]} (always at the mean box: {told[1]})")
+    if comparison := figures.get("comparison"):
+        mean = comparison["mean_auroc"]
+        lines.append(
+            f"minus {comparison['with']} on {comparison['images']} images: {_with_interval(mean, 'difference')}"
+        )
+    if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
+        lines.append(f"thresholds of {', '.join(few)} were fitted on fewer than 20 positives")
+    if figures.get("unreadable"):
+        names = list(figures["unreadable"])
+        lines.append(f"{len(names)} images could not be read and are left out, {names[0]} the first")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or np.isnan(value) else f"{value:.3f}"
+
+
+def _with_interval(figures: Mapping[str, Any], name: str) -> str:
+    if figures[name] is None:
+        return "undefined"
+    low, high = figures[f"{name}_ci"]
+    return f"{figures[name]:.3f} ({low:.3f} to {high:.3f})"

@@ -1,0 +1,259 @@
+"""From a model, or anyone's predictions, and a source to figures: what score.py prints and writes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.cohort import CohortProtocol
+from cxrfpn.data.schema import SourceError
+from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
+from cxrfpn.evaluation.floors import measure_floors
+from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
+from cxrfpn.evaluation.metrics import measure
+from cxrfpn.evaluation.predictions import PredictionsError, Scored
+from cxrfpn.evaluation.subgroups import measure_subgroups
+from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, describe_thresholds
+from pipeline_cxrfpn import Thresholds, ThresholdsError
+
+SPLITS = ("train", "validation", "test", "all")
+OBSERVED = "observed"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How figures are made: resamples of patients (or of images), and the prevalence to bring probabilities to.
+
+    `prevalence` is None, OBSERVED (that of the scored labels) or {finding: 0..1}.
+    """
+
+    resamples: int = 1000
+    resample_images: bool = False
+    seed: int = 0
+    prevalence: str | Mapping[str, float] | None = None
+
+    def bootstrap(self, metadata: pd.DataFrame) -> Bootstrap:
+        """Resamples of the patients of these images."""
+        ids = metadata["image_id" if self.resample_images else "patient_id"]
+        return Bootstrap.draw(ids.to_numpy(str), self.resamples, self.seed)
+
+
+def select_split(metadata: pd.DataFrame, split: str, protocol: CohortProtocol) -> pd.DataFrame:
+    """The rows of a split of SPLITS; for "all", whatever the protocol, every row.
+
+    Raises:
+        SourceError: the source has no such images, or the protocol cannot be followed with it.
+    """
+    if split == "all":
+        return metadata.reset_index(drop=True)
+    plan = protocol.plan(metadata)
+    chosen = metadata.loc[plan.index[plan["split"] == split]].reset_index(drop=True)
+    if chosen.empty:
+        raise SourceError(f"the split {split} has no images; --split all takes every image of the source")
+    return chosen
+
+
+def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.DataFrame) -> dict[str, Any]:
+    """All figures of a scored split, as metrics.json holds them, without localisation.
+
+    Args:
+        scored: labels and scores of its images.
+        thresholds: whose default operating point calls findings, and whose calibration makes probabilities.
+        settings: of intervals and prevalence.
+        train: metadata of images that were not scored, to fit the floor of patient data on; may be empty.
+    """
+    with tqdm(total=4, desc="measuring", unit=" steps") as bar:
+        at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
+        figures = measure(scored.labels, scored.scores, at)
+        bar.update()
+        _add_intervals(figures, scored, bootstrap, thresholds)
+        _add_calibration(figures, scored, thresholds, settings)
+        bar.update()
+        figures["subgroups"] = measure_subgroups(scored, at, bootstrap)
+        bar.update()
+        figures["floors"] = measure_floors(scored.labels, scored.scores, train, scored.metadata, settings.seed)
+        bar.update()
+    return figures | {
+        "patients": int(scored.metadata["patient_id"].nunique()),
+        "resampled": "images" if settings.resample_images else "patients",
+        "resamples": settings.resamples,
+        "operating_point": thresholds.default,
+        "operating_points": {
+            name: describe_thresholds(scored.labels, scored.scores, points)
+            for name, points in thresholds.operating_points.items()
+        },
+        "fitted_on": thresholds.fitted_on,
+        "coverage": {
+            "images": len(scored.metadata),
+            "without_scores": len(scored.without_scores),
+            "unknown": len(scored.without_labels),
+            "elsewhere": scored.elsewhere,
+        },
+    }
+
+
+def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
+    """Two systems on the images that both have scored: AUROC of each and their difference, paired by patient.
+
+    Returns:
+        `images`, and for `mean_auroc` and each of `findings` {"first", "second", "difference", "difference_ci"}.
+
+    Raises:
+        PredictionsError: they have no image in common.
+    """
+    common = one.metadata.reset_index().merge(other.metadata.reset_index(), on="image_id", suffixes=("_one", "_other"))
+    if common.empty:
+        raise PredictionsError("the two sets of predictions have no image in common")
+    one, other = one.of(common["index_one"].to_numpy()), other.of(common["index_other"].to_numpy())
+    bootstrap = settings.bootstrap(one.metadata)
+    once = Bootstrap(np.ones((1, bootstrap.counts.shape[1]), np.int32), bootstrap.patients)
+    whole = [once.auroc(each.labels, each.scores) for each in (one, other)]
+    resampled = [bootstrap.auroc(each.labels, each.scores) for each in (one, other)]
+    return {
+        "images": len(one.metadata),
+        "mean_auroc": _difference(*map(mean_over_findings, whole), *map(mean_over_findings, resampled)),
+        "findings": {
+            finding: _difference(*(areas[:, index] for areas in (*whole, *resampled)))
+            for index, finding in enumerate(FINDINGS)
+        },
+    }
+
+
+def read_thresholds(path: Path | None) -> Thresholds:
+    """A thresholds.json; 0.5 for every finding where there is none.
+
+    Raises:
+        ThresholdsError: it cannot be read; the message names the file.
+    """
+    if path is None:
+        return Thresholds(dict.fromkeys(FINDINGS, 0.5))
+    try:
+        return Thresholds(json.loads(path.read_text()))
+    except OSError as error:
+        raise ThresholdsError(f"{path}: cannot be read ({error.strerror})") from None
+    except ThresholdsError as error:
+        raise ThresholdsError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ThresholdsError(f"{path}: is not JSON ({error})") from None
+
+
+def fitted_prevalence(thresholds: Thresholds) -> NDArray[np.float64]:
+    """The share of positives [14] that calibration was fitted at, half an image added so that none is 0.
+
+    Raises:
+        ThresholdsError: thresholds.json does not say.
+    """
+    fitted = thresholds.fitted_on
+    if not thresholds.calibration or not fitted.get("images") or set(FINDINGS) - set(fitted.get("positives", {})):
+        raise ThresholdsError(
+            "thresholds.json lacks the calibration, or what it was fitted on, that --prevalence starts from"
+        )
+    positives = np.array([fitted["positives"][finding] for finding in FINDINGS])
+    return (positives + 0.5) / (fitted["images"] + 1)
+
+
+def probabilities(scored: Scored, thresholds: Thresholds, settings: Settings) -> NDArray[np.float64] | None:
+    """Calibrated probabilities [N,14] at the prevalence that is asked for; None without a calibration."""
+    if not thresholds.calibration:
+        return None
+    calibrated = calibrate(scored.scores, thresholds.calibration)
+    if settings.prevalence is None:
+        return calibrated
+    fitted = fitted_prevalence(thresholds)
+    if settings.prevalence == OBSERVED:
+        actual = (scored.labels.sum(axis=0) + 0.5) / (len(scored.labels) + 1)
+    else:
+        actual = np.array([settings.prevalence[finding] for finding in FINDINGS])
+    return shift_prevalence(calibrated, fitted, actual)
+
+
+def read_prevalence(text: str) -> str | dict[str, float]:
+    """OBSERVED, or what a JSON file holds: a mapping of {finding: 0..1}, each finding in it.
+
+    Raises:
+        ThresholdsError: neither; the message names what is wrong.
+    """
+    if text == OBSERVED:
+        return text
+    try:
+        values = json.loads(Path(text).read_text())
+    except (OSError, ValueError):
+        raise ThresholdsError(
+            f"--prevalence {text}: is neither {OBSERVED} nor a JSON file {{finding: share}}"
+        ) from None
+    for finding in FINDINGS:
+        share = values.get(finding) if isinstance(values, dict) else None
+        if not isinstance(share, int | float) or not 0 < share < 1:
+            raise ThresholdsError(f"{text}: the prevalence of {finding} is {share!r}; it must lie between 0 and 1")
+    return values
+
+
+def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap, thresholds: Thresholds) -> None:
+    """Intervals of every AUROC and their mean, and which thresholds were fitted on too little."""
+    areas = bootstrap.auroc(scored.labels, scored.scores)
+    figures["mean_auroc_ci"] = interval(mean_over_findings(areas))
+    fitted = thresholds.fitted_on.get("positives", {})
+    for index, finding in enumerate(FINDINGS):
+        figures["findings"][finding] |= {
+            "auroc_ci": interval(areas[:, index]),
+            "few_positives_to_fit": fitted.get(finding, FEWEST_POSITIVES) < FEWEST_POSITIVES,
+        }
+
+
+def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresholds, settings: Settings) -> None:
+    """Calibration errors of the raw scores, of the probabilities, and of those at another prevalence."""
+    sets: dict[str, NDArray | None] = {"": scored.scores}
+    sets["_calibrated"] = probabilities(scored, thresholds, Settings())
+    if settings.prevalence is not None:
+        fitted_prevalence(thresholds)
+        sets["_at_prevalence"] = probabilities(scored, thresholds, settings)
+    for suffix, values in sets.items():
+        for index, finding in enumerate(FINDINGS):
+            if values is None or np.isnan(values[:, index]).any():
+                continue
+            labels, told = scored.labels[:, index], values[:, index]
+            figures["findings"][finding] |= {
+                f"ece{suffix}": expected_calibration_error(labels, told),
+                f"brier{suffix}": float(np.mean((told - labels) ** 2)),
+            }
+        for name in (f"ece{suffix}", f"brier{suffix}"):
+            known = [figure[name] for figure in figures["findings"].values() if name in figure]
+            if known:
+                figures["macro"][name] = float(np.mean(known))
+
+
+def _difference(first: NDArray, second: NDArray, firsts: NDArray, seconds: NDArray) -> dict[str, Any]:
+    known = not (np.isnan(first[0]) or np.isnan(second[0]))
+    return {
+        "first": float(first[0]) if known else None,
+        "second": float(second[0]) if known else None,
+        "difference": float(first[0] - second[0]) if known else None,
+        "difference_ci": interval(firsts - seconds) if known else None,
+    }
+
+
+def findings_table(figures: Mapping[str, Any]) -> pd.DataFrame:
+    """The figures of each finding as a table, a row a finding: what `*_metrics.csv` holds."""
+    rows = []
+    for finding, figure in figures["findings"].items():
+        row: dict[str, Any] = {"finding": finding}
+        for name, value in figure.items():
+            row |= _flat(name, value)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if name == "confusion":
+        (true_negatives, false_positives), (false_negatives, true_positives) = value
+        return {"tn": true_negatives, "fp": false_positives, "fn": false_negatives, "tp": true_positives}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return {f"{name}_low": value[0], f"{name}_high": value[1]}
+    return {name: value}

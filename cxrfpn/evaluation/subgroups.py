@@ -1,0 +1,125 @@
+"""The same figures by sex, age, view position and sharpness, and the gaps between groups."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
+from cxrfpn.evaluation.metrics import auroc_by_finding
+from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored
+
+AGE_BANDS = {"0-17": (0, 18), "18-39": (18, 40), "40-64": (40, 65), "65 and over": (65, np.inf)}
+# An image whose shorter side has fewer pixels was shrunk before it came to us, and shows less than the network can see.
+SHARP_SIDE = 256
+FIGURES = ("auroc", "sensitivity", "specificity")
+
+
+def groups(metadata: pd.DataFrame) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """{attribute: {group: which images}}; unknown values are in no group, and empty groups are left out."""
+    masks: dict[str, dict[str, NDArray[np.bool_]]] = {
+        "sex": {value: (metadata["sex"] == value).to_numpy() for value in ("F", "M")},
+        "age": {
+            name: ((metadata["age"] >= low) & (metadata["age"] < high)).to_numpy()
+            for name, (low, high) in AGE_BANDS.items()
+        },
+        "view position": {value: (metadata["view_position"] == value).to_numpy() for value in ("PA", "AP")},
+    }
+    if SIDE_COLUMN in metadata:
+        side = metadata[SIDE_COLUMN]
+        masks["source"] = {"sharp": (side >= SHARP_SIDE).to_numpy(), "blurred": (side < SHARP_SIDE).to_numpy()}
+    present = {
+        attribute: {group: mask for group, mask in by_group.items() if mask.any()}
+        for attribute, by_group in masks.items()
+    }
+    return {attribute: by_group for attribute, by_group in present.items() if by_group}
+
+
+def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Figures of each group, and for each attribute how far groups are from its largest one.
+
+    Sensitivity and specificity are means over the findings, like the AUROC; a finding that a group lacks is left out.
+
+    Returns:
+        {attribute: {"groups": {group: {images, patients, auroc, auroc_ci, sensitivity, ..., findings: {finding:
+        {positives, auroc, sensitivity, specificity, and each with _ci}}}}, "reference": group, "gaps": {group: {figure:
+        difference, figure_ci: [lo, hi]}}}}. A gap is over the findings that both groups have, paired by patient.
+    """
+    calls = scored.scores >= np.array([thresholds[finding] for finding in FINDINGS])
+    report = {}
+    for attribute, masks in groups(scored.metadata).items():
+        values = {group: _values(scored, calls, mask) for group, mask in masks.items()}
+        samples = {group: _samples(scored, calls, mask, bootstrap) for group, mask in masks.items()}
+        sizes = {group: int(mask.sum()) for group, mask in masks.items()}
+        reference = max(sizes, key=sizes.__getitem__)
+        report[attribute] = {
+            "groups": {
+                group: {
+                    "images": sizes[group],
+                    "patients": int(scored.metadata["patient_id"][mask].nunique()),
+                    **_told(values[group], samples[group]),
+                    "findings": _by_finding(scored.labels[mask], values[group], samples[group]),
+                }
+                for group, mask in masks.items()
+            },
+            "reference": reference,
+            "gaps": {
+                group: _gap(values, samples, group, reference) for group in masks if group != reference
+            },
+        }  # fmt: skip
+    return report
+
+
+def _values(scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Each figure of each finding, [1,14]; NaN where it is undefined."""
+    labels, mine = scored.labels[mask], calls[mask]
+    areas = [np.nan if area is None else area for area in auroc_by_finding(labels, scored.scores[mask]).values()]
+    with np.errstate(invalid="ignore"):
+        sensitivity = (labels & mine).sum(axis=0) / labels.sum(axis=0)
+        specificity = (~labels & ~mine).sum(axis=0) / (~labels).sum(axis=0)
+    return {"auroc": np.array([areas]), "sensitivity": sensitivity[None], "specificity": specificity[None]}
+
+
+def _samples(
+    scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_], bootstrap: Bootstrap
+) -> dict[str, NDArray[np.float64]]:
+    """Each figure of each finding in every resample, [R,14]."""
+    labels, mine, resamples = scored.labels[mask], calls[mask], bootstrap.of(mask)
+    return {
+        "auroc": resamples.auroc(labels, scored.scores[mask]),
+        "sensitivity": resamples.ratio(labels & mine, labels),
+        "specificity": resamples.ratio(~labels & ~mine, ~labels),
+    }
+
+
+def _told(values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name in FIGURES:
+        told[name] = _number(mean_over_findings(values[name])[0])
+        told[f"{name}_ci"] = interval(mean_over_findings(samples[name]))
+    return told
+
+
+def _by_finding(labels: NDArray[np.bool_], values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict:
+    told = {}
+    for index, finding in enumerate(FINDINGS):
+        told[finding] = {"positives": int(labels[:, index].sum())}
+        for name in FIGURES:
+            told[finding][name] = _number(values[name][0, index])
+            told[finding][f"{name}_ci"] = interval(samples[name][:, index])
+    return told
+
+
+def _gap(values: Mapping[str, Mapping], samples: Mapping[str, Mapping], group: str, reference: str) -> dict[str, Any]:
+    gap: dict[str, Any] = {}
+    for name in FIGURES:
+        gap[name] = _number(mean_over_findings(values[group][name] - values[reference][name])[0])
+        gap[f"{name}_ci"] = interval(mean_over_findings(samples[group][name] - samples[reference][name]))
+    return gap
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

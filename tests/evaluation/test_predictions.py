@@ -1,0 +1,94 @@
+"""Anyone's table of scores: how it may be written, and what is said of one that cannot be used."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.predictions import PredictionsError, match, read_predictions
+
+
+@pytest.fixture
+def table(make_metadata) -> pd.DataFrame:
+    metadata = make_metadata(30)
+    scores = pd.DataFrame(np.random.default_rng(0).random((30, 14)).round(6), columns=list(FINDINGS))
+    return scores.assign(image_id=metadata["image_id"])
+
+
+def written(table: pd.DataFrame, folder, name: str = "scores.csv"):
+    path = folder / name
+    table.to_parquet(path) if name.endswith("parquet") else table.to_csv(path, index=False)
+    return path
+
+
+def reworded(table: pd.DataFrame) -> pd.DataFrame:
+    renamed = {name: f"prob_{name.replace('_', ' ')}" for name in FINDINGS}
+    other = table.rename(columns={**renamed, "image_id": "Image Index"})
+    return other.assign(**{"Image Index": "images/" + other["Image Index"] + ".png", "Mass": "label"})[::-1]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda table: table,
+        reworded,
+        lambda table: table.rename(columns=str.upper),
+        lambda table: table.rename(columns={"image_id": "path"}).assign(path="C:\\x\\" + table["image_id"] + ".DCM"),
+    ],
+)
+def test_however_it_is_written(table, make_metadata, tmp_path, form, name):
+    metadata = make_metadata(30)
+    scored = match(read_predictions(written(form(table), tmp_path, name)), metadata, metadata, name)
+    np.testing.assert_allclose(scored.scores, table[list(FINDINGS)].to_numpy())
+    assert scored.metadata["image_id"].tolist() == metadata["image_id"].tolist()
+    assert scored.coverage() == "30 images scored"
+
+
+def test_what_does_not_match_is_counted_and_named(table, make_metadata, tmp_path):
+    metadata = make_metadata(30)
+    table.loc[:6, "image_id"] = [f"stranger_{index}" for index in range(7)]
+    predictions = read_predictions(written(table, tmp_path))
+    scored = match(predictions, metadata[:20], metadata, "a")
+    assert len(scored.scores) == 13 and scored.elsewhere == 10
+    assert scored.without_scores == tuple(metadata["image_id"][:7])
+    line = scored.coverage()
+    assert "7 of the split have no score (00000000_0000, " in line and "10 scores are of other splits" in line
+    assert "7 scores are of unknown images (stranger_0, stranger_1, stranger_2, stranger_3, stranger_4, ...)" in line
+    with pytest.raises(PredictionsError, match=r"a: none of its 30 images \(stranger_0, .*\) is among the 7"):
+        match(predictions, metadata[:7], metadata, "a")
+
+
+def test_zeros_before_an_id_are_kept_and_rows_without_scores_left_out(table, make_metadata, tmp_path):
+    table["image_id"] = [f"{index:08}" for index in range(30)]
+    table.loc[4, list(FINDINGS)] = np.nan
+    predictions = read_predictions(written(table, tmp_path))
+    assert predictions.index[:2].tolist() == ["00000000", "00000001"] and len(predictions) == 29
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop(columns="image_id"), "no column names the image"),
+        (lambda table: table.drop(columns=["Mass", "Hernia"]), "has no column for Mass, Hernia"),
+        (lambda table: table[:0], "has no rows with scores"),
+        (lambda table: pd.concat([table, table[3:4]]), "has the image 00000000_0003 twice"),
+        (
+            lambda table: table.assign(Mass=[0.5] * 9 + [3.2] + [0.5] * 20),
+            "00000001_0009, Mass: the score is 3.2, outside",
+        ),
+        (lambda table: table.assign(Edema=["high"] + ["0.5"] * 29), "00000000_0000, Edema: the score is no number"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_clear_line(table, tmp_path, change, said):
+    path = written(change(table), tmp_path)
+    with pytest.raises(PredictionsError, match=said) as caught:
+        read_predictions(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "said"), [("none.csv", "no such file"), ("bad.parquet", "cannot be read as a table")])
+def test_a_file_that_cannot_be_read(tmp_path, name, said):
+    (tmp_path / "bad.parquet").write_bytes(b"nonsense")
+    with pytest.raises(PredictionsError, match=said):
+        read_predictions(tmp_path / name)

@@ -1,0 +1,89 @@
+"""Groups, their figures and their gaps; and the floors below which a model has learnt nothing."""
+
+import numpy as np
+import pytest
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.labels import label_matrix
+from cxrfpn.evaluation.floors import measure_floors, patient_scores
+from cxrfpn.evaluation.intervals import Bootstrap
+from cxrfpn.evaluation.metrics import mean_auroc, measure
+from cxrfpn.evaluation.predictions import SIDE_COLUMN
+from cxrfpn.evaluation.subgroups import groups, measure_subgroups
+
+HALF = dict.fromkeys(FINDINGS, 0.3)
+
+
+def test_groups_by_sex_age_view_and_sharpness(make_metadata):
+    metadata = make_metadata(40)
+    assert list(groups(metadata)) == ["sex", "age", "view position"]
+    metadata["age"] = [0, 17, 17.9, 18, 39, 40, 64, 65, 95, np.nan] * 4
+    metadata.loc[0, "sex"] = None
+    metadata[SIDE_COLUMN] = [128] * 30 + [255, 256, 384, 1024] + [np.nan] * 6
+    told = groups(metadata)
+    assert {band: int(mask.sum()) for band, mask in told["age"].items()} == {
+        "0-17": 12, "18-39": 8, "40-64": 8, "65 and over": 8,
+    }  # fmt: skip
+    assert sum(mask.sum() for mask in told["sex"].values()) == 39
+    assert {name: int(mask.sum()) for name, mask in told["source"].items()} == {"sharp": 3, "blurred": 31}
+
+
+def test_a_group_has_the_figures_of_its_images(make_scored):
+    scored = make_scored(500)
+    bootstrap = Bootstrap.draw(scored.metadata["patient_id"], 100)
+    told = measure_subgroups(scored, HALF, bootstrap)["sex"]
+    for sex, group in told["groups"].items():
+        mask = (scored.metadata["sex"] == sex).to_numpy()
+        figures = measure(scored.labels[mask], scored.scores[mask], HALF)
+        assert group["images"] == mask.sum()
+        assert group["auroc"] == pytest.approx(figures["mean_auroc"])
+        assert group["sensitivity"] == pytest.approx(figures["macro"]["recall"])
+        assert group["specificity"] == pytest.approx(figures["macro"]["specificity"])
+        assert group["findings"]["Mass"]["auroc"] == pytest.approx(figures["findings"]["Mass"]["auroc"])
+        for name in ("auroc", "sensitivity", "specificity"):
+            assert group[f"{name}_ci"][0] < group[name] < group[f"{name}_ci"][1]
+    (other,) = told["gaps"]
+    gap = told["groups"][other]["auroc"] - told["groups"][told["reference"]]["auroc"]
+    assert told["gaps"][other]["auroc"] == pytest.approx(gap)
+    low, high = told["gaps"][other]["auroc_ci"]
+    assert low < 0 < high  # these scores know nothing of sex
+
+
+def test_a_gap_that_is_there_is_seen_and_leaves_out_findings_that_one_group_lacks(make_scored):
+    scored = make_scored(900)
+    women = (scored.metadata["sex"] == "F").to_numpy()
+    scored.scores[women] = np.random.default_rng(0).random((women.sum(), 14))
+    scored.labels[women, FINDINGS.index("Hernia")] = False
+    told = measure_subgroups(scored, HALF, Bootstrap.draw(scored.metadata["patient_id"], 200))["sex"]
+    sign = 1 if told["reference"] == "M" else -1
+    (gap,) = told["gaps"].values()
+    assert sorted(sign * bound for bound in gap["auroc_ci"])[1] < -0.1
+    women_known = np.mean([told["groups"]["F"]["findings"][name]["auroc"] for name in FINDINGS[:-1]])
+    men_known = np.mean([told["groups"]["M"]["findings"][name]["auroc"] for name in FINDINGS[:-1]])
+    assert gap["auroc"] == pytest.approx(sign * (women_known - men_known))
+    assert told["groups"]["F"]["findings"]["Hernia"]["auroc"] is None
+
+
+def test_the_floor_finds_what_the_patient_gives_away_and_no_more(make_metadata):
+    """Edema follows the view and Fibrosis age; nothing else is to be learnt."""
+    metadata = make_metadata(4000)
+    metadata["findings"] = [
+        (*findings, *(("Edema",) if view == "AP" else ()), *(("Fibrosis",) if age > 60 else ()))
+        for findings, view, age in zip(metadata["findings"], metadata["view_position"], metadata["age"], strict=True)
+    ]
+    metadata.loc[::7, ["age", "sex", "view_position"]] = np.nan
+    train, test = (metadata[metadata["split"] == split].reset_index(drop=True) for split in ("train", "test"))
+    labels = label_matrix(test)
+    floors = measure_floors(labels, patient_scores(train, test), train, test)["patient_only"]
+    assert floors["findings"]["Edema"] > 0.85 and floors["findings"]["Fibrosis"] > 0.85
+    assert 0.44 < np.mean([floors["findings"][name] for name in FINDINGS if name not in ("Edema", "Fibrosis")]) < 0.56
+    assert floors["fitted_on"] == len(train)
+
+
+def test_shuffled_labels_are_chance(make_scored):
+    scored = make_scored(800, signal=3)
+    floors = measure_floors(scored.labels, scored.scores, scored.metadata[:0], scored.metadata)
+    assert mean_auroc(scored.labels, scored.scores) > 0.9
+    assert floors["shuffled_labels"]["mean_auroc"] == pytest.approx(0.5, abs=0.02)
+    assert floors["shuffled_labels"]["highest_mean_auroc"] < 0.56
+    assert "patient_only" not in floors  # nothing to fit it on
