@@ -1,26 +1,42 @@
-"""Train a model package: accelerate launch train.py recipes/nih-mini.yaml --output-dir runs/first"""
+"""Train a model package: accelerate launch train.py recipes/smoke.yaml --output-dir runs/smoke"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from cxrfpn.data.sources import SourceError
-from cxrfpn.training.loop import train
+from cxrfpn.data.preparing import PrepareError
+from cxrfpn.data.schema import SourceError
+from cxrfpn.training.backbone import BackboneError
+from cxrfpn.training.checkpoint import CheckpointError
+from cxrfpn.training.loop import Stopped, TrainingError, train
 from cxrfpn.training.recipe import RecipeError, read_recipe
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train the classifier and write a model package.")
-    parser.add_argument("recipe", type=Path, help="a recipe, such as recipes/nih-mini.yaml")
-    parser.add_argument("--output-dir", type=Path, default=Path("runs/latest"), help="the run folder (runs/latest)")
-    arguments = parser.parse_args()
+    arguments, overrides = _parse()
+    folder = arguments.output_dir or Path("runs") / arguments.recipe.stem
     try:
-        train(read_recipe(arguments.recipe), arguments.output_dir)
-    except (RecipeError, SourceError, FloatingPointError) as error:
+        train(read_recipe(arguments.recipe, overrides), folder, arguments.resume)
+    except Stopped:
+        print(f"train: stopped, with a checkpoint in {folder}; --resume goes on", file=sys.stderr)
+        return 130
+    except (RecipeError, SourceError, PrepareError, BackboneError, CheckpointError, TrainingError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    print(f"model package: {arguments.output_dir}")
+    print(f"model package: {folder}")
     return 0
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description="Train the classifier and write a model package.",
+        epilog="Any key of the recipe can be changed: --learning-rate 3.0e-4 --loss.label_smoothing 0.05 "
+        "--cycles '[{epochs: 1, image_size: 64}]'",
+    )
+    parser.add_argument("recipe", type=Path, help="a recipe, such as recipes/nih-mini.yaml")
+    parser.add_argument("--output-dir", type=Path, help="the run folder (runs/ and the recipe's name)")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    return parser.parse_known_args()
 
 
 if __name__ == "__main__":

@@ -1,123 +1,216 @@
-"""The training loop: cycles, epochs, steps, validation, keep the best."""
+"""The training loop: cycles, epochs, steps, validation, keep the best, stop."""
 
-import copy
-import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from configuration_cxrfpn import CxrFpnConfig
-from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
-from cxrfpn.data.schema import SourceError
-from cxrfpn.data.sources import read_parquet
-from cxrfpn.data.split import Split, epoch_order, load_split
-from cxrfpn.evaluation.metrics import mean_auroc
-from cxrfpn.training.package import Progress, save_package
-from cxrfpn.training.recipe import Recipe
-from modeling_cxrfpn import CxrFpnForImageClassification
+from cxrfpn.data.loading import Batch
+from cxrfpn.training.checkpoint import Place
+from cxrfpn.training.feeding import training_batches
+from cxrfpn.training.judging import Judgement, judge
+from cxrfpn.training.optimisation import compute_loss, loss_weights
+from cxrfpn.training.recipe import Cycle, Recipe
+from cxrfpn.training.run import Run, begin, stop_signals
+from cxrfpn.training.run_folder import finish, save_package, write_configuration, write_epochs
+
+# Losses are looked at, and processes agree whether to stop, every so many steps: a GPU is not to wait for it.
+LOOK_STEPS = 10
 
 
-def train(recipe: Recipe, output_dir: Path) -> Progress:
-    """Follow a recipe from random weights to a model package in `output_dir`.
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is one line that says why and what to do."""
 
-    The weights that are kept are the averaged ones of the epoch with the best mean AUROC on validation.
+
+class Stopped(KeyboardInterrupt):
+    """Training that was asked to stop, and has kept a checkpoint."""
+
+
+def train(recipe: Recipe, folder: Path, resume: bool = False) -> Place:
+    """Follow a recipe to the end; the folder is then a model package with all that was measured.
+
+    Raises:
+        TrainingError: the loss is no number any more, or memory does not hold a batch.
+        Stopped: Ctrl-C or SIGTERM; `resume` goes on.
+        CheckpointError, SourceError, PrepareError, BackboneError: see `begin`.
+    """
+    run = begin(recipe, folder, resume)
+    write_configuration(run)
+    train_labels = run.feed.labels("train")
+    with stop_signals() as asked:
+        while run.place.epoch < recipe.epochs:
+            cycle = recipe.cycle_of(run.place.epoch)
+            weights = torch.tensor(loss_weights(recipe.loss, train_labels, cycle), device=run.accelerator.device)
+            train_epoch(run, cycle, weights, asked)
+            end_epoch(run, cycle, judge(run, "validation", cycle.image_size, weights))
+            if _agreed(run, asked()):
+                raise Stopped
+    finish(run)
+    return run.place
+
+
+def train_epoch(run: Run, cycle: Cycle, weights: Tensor, asked: Callable[[], bool]) -> None:
+    """The rest of an epoch, from wherever the run stands."""
+    place, steps = run.place, len(run.train_loader)
+    batches = training_batches(
+        run.train_loader, run.recipe, cycle.image_size, place.epoch, place.step, run.accelerator.device
+    )
+    run.model.train()
+    looked_at, waited, images = [], 0.0, 0
+    with _bar(run, place, steps) as bar:
+        for batch, pixel_values, patients, seconds in batches:
+            rate = run.schedule.before_step(place.updates)
+            loss = step_within_memory(run, batch, pixel_values, patients, weights)
+            looked_at.append((loss, batch))
+            place.step, place.updates = place.step + 1, place.updates + 1
+            waited, images = waited + seconds, images + images_in_step(run, batch)
+            bar.update()
+            if place.step % LOOK_STEPS and place.step < steps and run.accelerator.device.type != "cpu":
+                continue
+            mean = look_at_losses(run, looked_at)
+            looked_at = []
+            elapsed = max(bar.format_dict["elapsed"], 1e-9)
+            bar.set_postfix(loss=f"{mean:.4f}", images_s=f"{images / elapsed:.0f}", waiting=f"{waited / elapsed:.0%}")
+            run.accelerator.log({"train_loss": mean, "learning_rate": rate}, step=place.updates)
+            if place.step % run.recipe.checkpoint_steps == 0 and place.step < steps:
+                run.save()
+            if place.step % LOOK_STEPS == 0 or run.accelerator.num_processes == 1:
+                if _agreed(run, asked()):
+                    run.save()
+                    raise Stopped
+
+
+def step_within_memory(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor, weights: Tensor) -> Tensor:
+    """`train_step`; where memory does not hold a pass, the same step in twice as many passes, from now on."""
+    while True:
+        try:
+            return train_step(run, batch, pixel_values, patients, weights)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        per_pass = len(batch) // run.place.passes
+        if run.accelerator.num_processes > 1 or per_pass <= 1:
+            raise TrainingError(
+                f"memory does not hold {per_pass} images of {pixel_values.shape[-1]} pixels; "
+                "lower --batch-size or raise --accumulation"
+            )
+        run.optimizer.zero_grad()
+        run.statistics.rewind()
+        run.place.passes *= 2
+        clear_device_cache()
+        run.accelerator.print(f"memory does not hold {per_pass} images at once: {per_pass // 2} from now on")
+
+
+def train_step(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor, weights: Tensor) -> Tensor:
+    """One optimizer step over this process's batch, in as many passes as the place says.
+
+    Every image of a step weighs the same, however it is shared out among processes and passes.
 
     Returns:
-        what was measured, an entry an epoch.
+        this process's share of the step's mean loss, without gradient.
     """
-    accelerator = Accelerator()
-    torch.manual_seed(recipe.seed)
-    folder = recipe.source.removeprefix("parquet:")
-    train_set = load_split(read_parquet(folder, "train"), recipe.stored_size, "train")
-    validation_set = load_split(read_parquet(folder, "validation"), recipe.stored_size, "validation")
-    if not (validation_set.labels.any(dim=0) & ~validation_set.labels.all(dim=0)).any():
-        raise SourceError(f"{folder}: validation holds no finding with positives and negatives: no epoch can be best")
-    model = CxrFpnForImageClassification(
-        CxrFpnConfig(image_size=recipe.cycles[-1].image_size, pos_weight=finding_weights(train_set.labels))
-    )
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average), use_buffers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = sum(len(_epoch_batches(train_set, recipe, epoch)) for epoch in range(recipe.epochs))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps, pct_start=recipe.warmup
-    )
-    model, averaged, optimizer, schedule = accelerator.prepare(
-        model.to(memory_format=torch.channels_last), averaged, optimizer, schedule
-    )
-    progress, epoch = Progress(), 0
-    for cycle in recipe.cycles:
-        for _ in range(cycle.epochs):
-            loss = _train_epoch(
-                accelerator, model, averaged, optimizer, schedule, train_set, recipe, epoch, cycle.image_size
+    accelerator, images = run.accelerator, images_in_step(run, batch)
+    labels = batch.labels.to(accelerator.device)
+    edges = [len(batch) * index // run.place.passes for index in range(run.place.passes + 1)]
+    total = torch.zeros((), device=accelerator.device)
+    run.statistics.begin()
+    for start, stop in pairwise(edges):
+        torch.manual_seed(_dropout_seed(run, batch.first + start))
+        # Only the last pass brings the gradients of the processes together.
+        with nullcontext() if stop == len(batch) else accelerator.no_sync(run.model):
+            logits = run.model(pixel_values[start:stop], patients[start:stop]).logits
+            share = (stop - start) / images
+            loss = share * compute_loss(logits, labels[start:stop], run.recipe.loss, weights)
+            accelerator.backward(loss * accelerator.num_processes)  # which takes the mean over processes
+        run.statistics.after_pass(share)
+        total += loss.detach()
+    run.statistics.end()
+    if run.recipe.clip_norm is not None:
+        accelerator.clip_grad_norm_(run.model.parameters(), run.recipe.clip_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    if run.average is not None:
+        run.average.update(run.place.updates)
+    return total
+
+
+def images_in_step(run: Run, batch: Batch) -> int:
+    """Images of a batch's step over all processes."""
+    loader = run.train_loader
+    usual = loader.batch_size * loader.world_size
+    return usual if batch.step < len(loader) - 1 else loader.entries_an_epoch - batch.step * usual
+
+
+def look_at_losses(run: Run, steps: list[tuple[Tensor, Batch]]) -> float:
+    """Bring the losses of the last steps together, keep them, and give their mean.
+
+    Raises:
+        TrainingError: one is no number; names the step and its images.
+    """
+    own = torch.stack([loss for loss, _ in steps])
+    losses = run.accelerator.reduce(own, "sum").tolist()
+    run.place.losses += losses
+    run.place.epoch_loss += sum(losses)
+    for value, own_value, (_, batch) in zip(losses, own.tolist(), steps, strict=True):
+        if value - value != 0:  # neither NaN nor infinite
+            whose = "" if own_value - own_value != 0 else ", on another process's images, not"
+            raise TrainingError(
+                f"the loss is {value} in epoch {batch.epoch + 1}, step {batch.step + 1}{whose} on the images "
+                f"{', '.join(batch.image_ids)}; lower --learning-rate, or look at these images"
             )
-            scores = score_split(averaged.module, validation_set, cycle.image_size)
-            progress.add(epoch, cycle.image_size, loss, mean_auroc(validation_set.labels.numpy(), scores))
-            accelerator.print(progress.last_line())
-            if progress.last_is_best():
-                save_package(copy.deepcopy(averaged.module), output_dir, recipe, validation_set, scores, progress)
-            epoch += 1
-    return progress
+    return sum(losses) / len(losses)
 
 
-def finding_weights(labels: Tensor) -> list[float]:
-    """A weight for the positives of each finding: log(1 + N / n), which reproduces the report's table to 0.16.
-
-    Args:
-        labels: [N,14] of 0 and 1. A finding without positives is weighted as if it had one.
-    """
-    return torch.log1p(len(labels) / labels.sum(dim=0).clamp_min(1)).tolist()
-
-
-@torch.inference_mode()
-def score_split(model: CxrFpnForImageClassification, split: Split, image_size: int, batch_size: int = 64) -> np.ndarray:
-    """The sigmoid scores [N,14] of a split, seen as the image processor gives it at `image_size`."""
-    was_training = model.training
-    model.eval()
-    scores = []
-    for start in range(0, len(split), batch_size):
-        rows = slice(start, start + batch_size)
-        pixel_values = evaluation_view(split.pixels[rows], image_size).contiguous(memory_format=torch.channels_last)
-        logits = model(pixel_values.to(model.device), split.patients[rows].to(model.device)).logits
-        scores.append(logits.float().sigmoid().cpu())
-    model.train(was_training)
-    return torch.cat(scores).numpy()
-
-
-def _train_epoch(accelerator, model, averaged, optimizer, schedule, split, recipe, epoch, image_size) -> float:
-    model.train()
-    generator = torch.Generator().manual_seed(1_000_003 * recipe.seed + epoch)
-    losses = []
-    bar = tqdm(_epoch_batches(split, recipe, epoch), desc=f"epoch {epoch + 1}", unit=" batches", mininterval=5)
-    for step, rows in enumerate(bar):
-        parameters = draw_parameters(recipe.augmentation, len(rows), recipe.seed, epoch, first=step * recipe.batch_size)
-        pixel_values = augment(split.pixels[rows], parameters, image_size)
-        patients = split.patients[rows].clone()
-        patients[torch.rand(patients.shape, generator=generator) < recipe.patient_dropout] = torch.nan
-        loss = model(
-            pixel_values.contiguous(memory_format=torch.channels_last).to(accelerator.device),
-            patients.to(accelerator.device),
-            split.labels[rows].to(accelerator.device),
-        ).loss
-        if not torch.isfinite(loss):
-            images = ", ".join(split.image_ids[row] for row in rows)
-            raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}, on the images {images}")
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        averaged.update_parameters(accelerator.unwrap_model(model))
-        losses.append(loss.item())
-        bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}")
-    return float(np.mean(losses))
+def end_epoch(run: Run, cycle: Cycle, judgement: Judgement) -> None:
+    """Note an epoch's figures, keep its network if it is the best so far, and keep a checkpoint."""
+    place, recipe = run.place, run.recipe
+    figures = {
+        "epoch": place.epoch + 1,
+        "image_size": cycle.image_size,
+        "train_loss": place.epoch_loss / len(run.train_loader),
+        **judgement.figures(),
+    }
+    run.schedule.after_epoch(figures["validation_loss"])
+    place.epochs.append(figures)
+    place.epoch, place.step, place.epoch_loss = place.epoch + 1, 0, 0.0
+    is_best = place.best is None or figures[recipe.choose_by] > place.best
+    if is_best:
+        place.best = figures[recipe.choose_by]
+    if run.accelerator.is_main_process:
+        if is_best:
+            save_package(run.judged, run.folder, recipe, cycle.image_size, judgement)
+        write_epochs(run)
+    run.accelerator.log({key: value for key, value in figures.items() if key != "epoch"}, step=place.updates)
+    run.accelerator.print(
+        f"epoch {figures['epoch']} of {recipe.epochs}: {cycle.image_size} px, loss {figures['train_loss']:.4f}, "
+        f"validation loss {figures['validation_loss']:.4f}, mean AUROC {figures['mean_auroc']:.4f}, "
+        f"macro F1 {figures['macro_f1']:.4f}{' (best so far)' if is_best else ''}"
+    )
+    run.save()
 
 
-def _epoch_batches(split: Split, recipe: Recipe, epoch: int) -> list[Tensor]:
-    order = epoch_order(split.labels, recipe.no_finding_share, recipe.seed, epoch)
-    # Even shares: BatchNorm cannot learn from a last batch of one.
-    return list(order.tensor_split(math.ceil(len(order) / recipe.batch_size)))
+def _dropout_seed(run: Run, place: int) -> int:
+    # A place in an epoch has one seed, whichever process and pass comes to it.
+    return hash((run.recipe.seed, run.place.epoch, place)) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def _agreed(run: Run, asked: bool) -> bool:
+    if run.accelerator.num_processes == 1:
+        return asked
+    return bool(run.accelerator.reduce(torch.tensor(float(asked), device=run.accelerator.device)).item())
+
+
+def _bar(run: Run, place: Place, steps: int) -> tqdm:
+    return tqdm(
+        total=steps,
+        initial=place.step,
+        desc=f"epoch {place.epoch + 1} of {run.recipe.epochs}",
+        unit=" steps",
+        mininterval=1,
+        disable=not run.accelerator.is_main_process,
+    )

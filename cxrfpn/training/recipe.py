@@ -1,74 +1,235 @@
-"""Every number of a run, read from YAML."""
+"""Every number of a run, read from YAML into typed dataclasses; any of them can be changed on the command line."""
 
-from dataclasses import dataclass, field, fields, is_dataclass
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.augment import Augmentation
+from cxrfpn.data.cohort import PROTOCOLS
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message names the key."""
+    """A recipe that cannot be followed; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """Some epochs at one input size, in pixels."""
+    """Some epochs at one input size, in pixels; `pos_weight` overrides the loss weights of some findings."""
 
     epochs: int
     image_size: int
+    pos_weight: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised.
+
+    pos_weight: "balanced" weights the positives of a finding by log(1 + N / n), the rule that comes nearest to the
+    report's table; "none" leaves them alone. label_smoothing: share of each label that is given to its opposite.
+    negative_focus: the exponent that quiets negatives already told apart (the asymmetric loss of Ridnik et al., 2021,
+    with its margin of 0.05); 0 is plain cross-entropy.
+    """
+
+    pos_weight: Literal["balanced", "none"] = "balanced"
+    label_smoothing: float = 0.0
+    negative_focus: float = 0.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run: data, schedule, optimisation, regularisation."""
+    """A run: its data, network, optimisation and regularisation.
+
+    source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
+    under data/ named after both). cohort: a protocol and its settings. backbone_weights: "imagenet", "none", a file, or
+    a package of ours (folder or Hub id), whose every fitting tensor is taken. batch_size: images of one process in one
+    step; accumulation: in how many passes they are computed. weight_average: decay of the moving average of the
+    weights, which is then what is judged and kept; 0 keeps the trained weights themselves. choose_by: the validation
+    figure whose best epoch is kept. precision: "auto" takes bf16 where the hardware multiplies it. checkpoint_steps: a
+    checkpoint every so many steps, besides one an epoch.
+    """
 
     source: str
     cycles: tuple[Cycle, ...]
-    stored_size: int = 128
-    batch_size: int = 48
-    learning_rate: float = 6e-4
-    weight_decay: float = 0.05
-    warmup: float = 0.1
+    stored_size: int = 256
+    prepared: str | None = None
+    cohort: dict[str, Any] = field(default_factory=lambda: {"protocol": "official"})
     no_finding_share: float = 1.0
-    patient_dropout: float = 0.2
-    weight_average: float = 0.995
+    backbone_weights: str = "none"
+    network: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 48
+    accumulation: int = 1
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    warmup: float = 0.0
+    clip_norm: float | None = None
+    weight_average: float = 0.0
+    patient_dropout: float = 0.0
+    choose_by: Literal["mean_auroc", "macro_f1", "precision"] = "mean_auroc"
     minimum_precision: float = 0.3
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+    workers: int = 2
+    checkpoint_steps: int = 200
+    keep_checkpoints: int = 2
+    trackers: tuple[str, ...] = ("tensorboard",)
     seed: int = 0
+    loss: Loss = field(default_factory=Loss)
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.cycles), "cycles: needs at least one")
+        for cycle in self.cycles:
+            _require(cycle.epochs > 0, "cycles: epochs must be over 0")
+            _require(cycle.image_size >= 64, "cycles: image_size must be 64 or more")
+            _require(set(cycle.pos_weight) <= set(FINDINGS), "cycles: pos_weight names what is no finding")
+        for name in ("batch_size", "accumulation", "stored_size", "workers", "checkpoint_steps", "keep_checkpoints"):
+            _require(getattr(self, name) > 0, f"{name}: must be over 0")
+        for name in ("no_finding_share", "warmup", "patient_dropout", "minimum_precision"):
+            _require(0 <= getattr(self, name) <= 1, f"{name}: must lie in 0 to 1")
+        _require(0 <= self.weight_average < 1, "weight_average: must lie in 0 to 1, without 1")
+        _require(self.cohort.get("protocol") in PROTOCOLS, f"cohort: protocol is one of {', '.join(PROTOCOLS)}")
+        self.protocol(), self.config()
 
     @property
     def epochs(self) -> int:
         return sum(cycle.epochs for cycle in self.cycles)
 
+    def cycle_of(self, epoch: int) -> Cycle:
+        """The cycle that an epoch (from 0) belongs to."""
+        for cycle in self.cycles:
+            if epoch < cycle.epochs:
+                return cycle
+            epoch -= cycle.epochs
+        raise IndexError(epoch)
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe; an unknown key is refused by name.
+    def protocol(self) -> Any:
+        """The cohort's protocol with its settings."""
+        settings = {key: value for key, value in self.cohort.items() if key != "protocol"}
+        return _read(settings, PROTOCOLS[self.cohort["protocol"]], "cohort")
+
+    def config(self, **measured: Any) -> CxrFpnConfig:
+        """The network's configuration, at the last cycle's image size."""
+        known = [entry.name for entry in fields(CxrFpnConfig)]
+        _require(set(self.network) <= set(known), f"network: CxrFpnConfig has no {set(self.network) - set(known)}")
+        try:
+            return CxrFpnConfig(**{"image_size": self.cycles[-1].image_size, **self.network, **measured})
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"network: {error}") from None
+
+    def as_yaml(self) -> str:
+        """The whole recipe, defaults included, in a form that `read_recipe` reads."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain["augmentation"]["blur_sigma"] = list(self.augmentation.blur_sigma)
+        return yaml.safe_dump(plain, sort_keys=False, width=110)
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and what the command line changes in it.
+
+    Args:
+        path: a YAML file.
+        overrides: `--key value` pairs; a dot reaches inside (`--loss.label_smoothing 0.1`), dashes may stand for
+            underscores, values are YAML.
 
     Raises:
-        RecipeError: no such file, no mapping, an unknown key, or one that is missing.
+        RecipeError: no such file, no mapping, a key that is unknown or missing, a value of another type.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
-    values = dict(_known(values, Recipe, str(path)))
-    values["cycles"] = tuple(Cycle(**_known(cycle, Cycle, f"{path}: cycles")) for cycle in values.get("cycles", ()))
-    values["augmentation"] = Augmentation(
-        **_known(values.get("augmentation", {}), Augmentation, f"{path}: augmentation")
-    )
-    if not values["cycles"] or "source" not in values:
-        raise RecipeError(f"{path}: needs the keys source and cycles")
-    return Recipe(**values)
-
-
-def _known(values: Any, kind: type, where: str) -> dict[str, Any]:
-    assert is_dataclass(kind)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{where}: is not a mapping of keys to values")
-    names = [entry.name for entry in fields(kind)]
-    if unknown := [key for key in values if key not in names]:
-        raise RecipeError(f"{where}: unknown key {', '.join(map(str, unknown))}; known are {', '.join(names)}")
-    return values
+        raise RecipeError(f"{path}: is not a mapping of keys to values")
+    for key, value in _pairs(overrides):
+        _put(values, key, value)
+    try:
+        return _read(values, Recipe, "")
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs = []
+    words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for index in range(0, len(words), 2):
+        if not words[index].startswith("--") or index + 1 == len(words):
+            raise RecipeError(f"{words[index]}: give recipe keys as --key value")
+        try:
+            pairs.append((words[index][2:].replace("-", "_"), yaml.safe_load(words[index + 1])))
+        except yaml.YAMLError:
+            raise RecipeError(f"{words[index]}: {words[index + 1]!r} is not YAML") from None
+    return pairs
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *outer, last = key.split(".")
+    for name in outer:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--{key}: {name} has no keys inside")
+    values[last] = value
+
+
+def _read(values: Any, kind: Any, where: str) -> Any:
+    """A YAML value -> an instance of an annotated type, or a RecipeError that says where it does not fit."""
+    if is_dataclass(kind):
+        return _read_dataclass(values, kind, where)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        _require(values in inner, f"{where}: must be one of {', '.join(map(str, inner))}, not {values!r}")
+        return values
+    if origin in (Union, types.UnionType):
+        return None if values is None else _read(values, next(each for each in inner if each is not type(None)), where)
+    if origin is tuple:
+        _require(isinstance(values, list | tuple), f"{where}: must be a list, not {values!r}")
+        kinds = [inner[0]] * len(values) if inner[1:] == (Ellipsis,) else inner
+        _require(len(kinds) == len(values), f"{where}: needs {len(kinds)} values, not {len(values)}")
+        pairs = enumerate(zip(values, kinds, strict=True))
+        return tuple(_read(value, each, f"{where}[{index}]") for index, (value, each) in pairs)
+    if origin in (dict, Mapping):
+        _require(isinstance(values, Mapping), f"{where}: must be a mapping, not {values!r}")
+        return {str(key): value if inner[1] is Any else _read(value, inner[1], f"{where}.{key}")
+                for key, value in values.items()}  # fmt: skip
+    return _read_plain(values, kind, where)
+
+
+def _read_plain(value: Any, kind: type, where: str) -> Any:
+    if kind is float and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3, without a dot, as a string
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+        return value
+    raise RecipeError(f"{where}: must be {kind.__name__}, not {value!r}")
+
+
+def _read_dataclass(values: Any, kind: type, where: str) -> Any:
+    _require(isinstance(values, Mapping), f"{where or 'the recipe'}: must be a mapping, not {values!r}")
+    kinds, prefix = get_type_hints(kind), f"{where}." if where else ""
+    known = [entry.name for entry in fields(kind)]
+    if unknown := [str(key) for key in values if key not in known]:
+        raise RecipeError(f"unknown key {', '.join(prefix + key for key in unknown)}; known are {', '.join(known)}")
+    try:
+        return kind(**{name: _read(value, kinds[name], prefix + name) for name, value in values.items()})
+    except TypeError as error:  # the dataclass itself says which key is missing
+        raise RecipeError(f"{where or 'the recipe'}: {str(error).split('__init__() ')[-1]}") from None
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise RecipeError(otherwise)

@@ -1,0 +1,70 @@
+"""Sources of labelled radiographs, all giving the one schema."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from cxrfpn.data.schema import Source, SourceError
+from cxrfpn.data.sources.parquet import LocalFiles, ParquetSource
+
+__all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
+
+# NIH ChestX-ray14 in the official split, and the revision that everything here was written for.
+DEFAULT_SOURCE = "timm/nih-chest-xray-14"
+PINNED_REVISIONS = {DEFAULT_SOURCE: "c1bf579641b3256b4d49924436984b82bee5834d"}
+
+_ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+def open_source(name: str = DEFAULT_SOURCE) -> Source:
+    """A source by its name; nothing is read yet.
+
+    Args:
+        name: `org/name` or `org/name@revision` on the Hub, `nih:FOLDER` (as the NIH publishes it), `parquet:FOLDER`,
+            `phantom:N` (N drawings) or `csv:FILE` (a table of your own).
+
+    Raises:
+        SourceError: a name of no such form.
+    """
+    kind, colon, where = name.partition(":")
+    if colon and where and kind in _KINDS:
+        return _KINDS[kind](where)
+    if match := _ON_THE_HUB.fullmatch(name):
+        return _hub(match[1], match[2] or PINNED_REVISIONS.get(match[1], "main"))
+    raise SourceError(
+        f"source {name!r} is none of org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N"
+    )
+
+
+def _parquet(folder: str) -> ParquetSource:
+    return ParquetSource(f"parquet:{folder}", LocalFiles(folder))
+
+
+def _nih(folder: str) -> Source:
+    from cxrfpn.data.sources.nih import NihSource
+
+    return NihSource(Path(folder))
+
+
+def _csv(file: str) -> Source:
+    from cxrfpn.data.sources.csv_table import CsvSource
+
+    return CsvSource(Path(file))
+
+
+def _phantom(count: str) -> Source:
+    if not count.isdecimal() or int(count) == 0:
+        raise SourceError(f"phantom:{count}: {count!r} is not a number of drawings")
+    from cxrfpn.data.phantom import PhantomSource
+
+    return PhantomSource(int(count))
+
+
+def _hub(repo: str, revision: str) -> Source:
+    from cxrfpn.data.sources.hub import HubFiles
+
+    files = HubFiles(repo, revision)
+    return ParquetSource(files.name, files)
+
+
+_KINDS: dict[str, Callable[[str], Source]] = {"nih": _nih, "parquet": _parquet, "phantom": _phantom, "csv": _csv}

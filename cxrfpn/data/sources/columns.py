@@ -1,0 +1,276 @@
+"""The columns of a source's table, in whatever spelling, -> the one schema; and what no table may hold."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from configuration_cxrfpn import FINDINGS, MAX_AGE_YEARS, SEXES, VIEW_POSITIONS
+from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
+
+# Field -> the names of its column, letters and digits only, the first choice first.
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "image_id": ("imageid", "imageindex", "filename", "imagename"),
+    "patient_id": ("patientid", "patient"),
+    "age": ("age", "patientage"),
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "view_position": ("viewposition", "view"),
+    "findings": ("labelnames", "findings", "findinglabels", "labels", "label"),
+    "split": ("split",),
+    "fold": ("fold",),
+}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+# Any fold that is not the validation set's.
+OTHER_FOLD = VALIDATION_FOLD + 1
+SPLITS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
+
+_IMAGE_SUFFIX = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
+_NIH_IMAGE = re.compile(r"(?:.*/)?(\d{8})_\d{3}")
+_AGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*([YMWD]?)", re.IGNORECASE)
+_YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_UNKNOWN = ("", "u", "unknown", "o", "other", "nan", "none", "n/a")
+
+
+def letters(name: str) -> str:
+    """A name with its spelling taken off: "Patient ID" and "patient_id" -> "patientid"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+# Boxes of the NIH call Infiltration "Infiltrate"; None stands for the absence of findings.
+_FINDING_OF: dict[str, str | None] = {
+    **{letters(name): name for name in FINDINGS},
+    "infiltrate": "Infiltration",
+    "nofinding": None,
+}
+
+
+def spelled(columns: Iterable[str]) -> dict[str, str]:
+    """Field -> the column that holds it, for those fields that a table has."""
+    known = {letters(column): column for column in columns}
+    found = {field: next((known[name] for name in names if name in known), None) for field, names in SPELLINGS.items()}
+    return {field: column for field, column in found.items() if column is not None}
+
+
+def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.DataFrame:
+    """A CSV file (also .csv.gz) of nothing but strings; a missing cell is "".
+
+    Args:
+        name: what errors call it.
+        header: the line of the column names, or None.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        table = pd.read_csv(
+            file, header=header, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
+    except (OSError, ValueError, EOFError) as error:  # pandas' own parser errors are ValueErrors
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise SourceError(f"{name}: cannot be read as a CSV file ({reason})") from None
+    return table.fillna("")  # short lines
+
+
+def tabulate(raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1) -> pd.DataFrame:
+    """Raw columns of one file -> METADATA_COLUMNS, indexed by (file, row).
+
+    Args:
+        raw: field -> values as they came (strings, numbers, lists, None), `image_id` and `findings` at least. Without
+            a patient, NIH's file names tell it, and any other image is a patient of its own.
+        file: what errors call the file.
+        first_row: what errors call its first row.
+
+    Raises:
+        SourceError: a value that cannot be read, with its file, row and image.
+    """
+    ids = _read(raw["image_id"], image_id_of, lambda row: f"{file}, row {first_row + row}")
+
+    def read(field: str, reader: Callable[[Any], Any]) -> list[Any]:
+        values = raw.get(field)
+        if values is None:
+            return [None] * len(ids)
+        return _read(values, reader, lambda row: f"{file}, row {first_row + row}, image {ids[row]}")
+
+    splits, folds = read("split", _split), read("fold", _fold)
+    if "validation" in splits:
+        folds = [_fold_of(split, fold) for split, fold in zip(splits, folds, strict=True)]
+    patients = zip(read("patient_id", _text), ids, strict=True)
+    columns = {
+        "image_id": ids,
+        "patient_id": [_patient_of(image_id) if patient is None else patient for patient, image_id in patients],
+        "age": np.array(read("age", read_age), np.float64),
+        "sex": read("sex", lambda value: _category(value, {"male": "M", "female": "F"}, SEXES, "sex")),
+        "view_position": read("view_position", lambda value: _category(value, {}, VIEW_POSITIONS, "view position")),
+        "findings": read("findings", read_findings),
+        "split": ["train" if split == "validation" else split for split in splits],
+        "fold": np.array(folds, np.float64),
+    }
+    rows = range(first_row, first_row + len(ids))
+    return pd.DataFrame(columns, index=pd.MultiIndex.from_product([[file], rows]), columns=list(METADATA_COLUMNS))
+
+
+def checked(table: pd.DataFrame) -> pd.DataFrame:
+    """A table indexed by (file, row), as it is but numbered from 0.
+
+    Raises:
+        SourceError: an image twice, or a patient on both sides of a split; with the files and rows.
+    """
+    if twice := _first_true(table["image_id"].duplicated()):
+        first, second = np.flatnonzero(table["image_id"] == table["image_id"].iloc[twice])[:2]
+        raise SourceError(
+            f"{_place(table, second)}: image {table['image_id'].iloc[second]} was there already in "
+            f"{_place(table, first)}; every image may be listed once"
+        )
+    validation = (table["split"] == "train") & (table["fold"] == VALIDATION_FOLD)
+    sides = pd.DataFrame(
+        {"patient": table["patient_id"].to_numpy(), "side": table["split"].mask(validation, "validation").to_numpy()}
+    ).dropna()
+    sides["row"] = sides.index
+    first_rows = sides.drop_duplicates(["patient", "side"])
+    if leak := _first_true(first_rows["patient"].duplicated()):
+        patient = first_rows["patient"].iloc[leak]
+        one, other, *_ = first_rows[first_rows["patient"] == patient].itertuples(index=False)
+        raise SourceError(
+            f"{_place(table, other.row)}: patient {patient} is in {other.side} here and in {one.side} in "
+            f"{_place(table, one.row)}; all images of a patient belong on one side of a split"
+        )
+    return table.reset_index(drop=True)
+
+
+def make_row(record: Any, image: bytes, boxes: tuple[Box, ...] = ()) -> Row:
+    """A row of a table (a named tuple with METADATA_COLUMNS) and its image file -> a Row."""
+    values = {name: getattr(record, name) for name in METADATA_COLUMNS}
+    known = {name: value for name, value in values.items() if isinstance(value, tuple) or value == value}
+    patient = {name: known.get(name) for name in METADATA_COLUMNS}
+    patient["fold"] = None if patient["fold"] is None else int(patient["fold"])
+    return Row(image=image, boxes=boxes, **patient)
+
+
+def read_findings(value: Any) -> tuple[str, ...]:
+    """Names, "A|B" or "No Finding" -> names in the order of FINDINGS.
+
+    Raises:
+        ValueError: nothing at all, a number, an unknown name, or No Finding beside a finding.
+    """
+    if value is None or value == "":
+        raise ValueError('the findings are missing; write "No Finding" where there are none')
+    names = value.split("|") if isinstance(value, str) else value
+    found = {name: finding_named(name) for name in names}
+    if None in found.values() and len(found) > 1:
+        raise ValueError(f"No Finding and a finding at once: {'|'.join(names)}")
+    return tuple(finding for finding in FINDINGS if finding in found.values())
+
+
+def finding_named(name: Any) -> str | None:
+    """The finding of this name, whatever its case and separators; None for "No Finding".
+
+    Raises:
+        ValueError: no finding has that name.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"the finding {name!r} is a number that the file does not name")
+    try:
+        return _FINDING_OF[letters(name)]
+    except KeyError:
+        raise ValueError(f"unknown finding {name!r}; known are No Finding, {', '.join(FINDINGS)}") from None
+
+
+def read_age(value: Any) -> float | None:
+    """58, "58", "058Y" or "018M" (as DICOM writes it) -> years; None for what is unknown or beyond a human age.
+
+    Raises:
+        ValueError: no age at all.
+    """
+    text = "" if value is None else str(value).strip()
+    if text.lower() in _UNKNOWN:
+        return None
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"age {value!r} is not a number of years; leave it empty if it is unknown")
+    years = float(match[1]) * _YEARS[match[2].upper()]
+    return years if 0 <= years <= MAX_AGE_YEARS else None
+
+
+def image_id_of(value: Any) -> str:
+    """A file name without the suffix of an image.
+
+    Raises:
+        ValueError: there is no name.
+    """
+    image_id = _IMAGE_SUFFIX.sub("", _text(value) or "")
+    if not image_id:
+        raise ValueError("the image has no name")
+    return image_id
+
+
+def _read(values: Sequence[Any], reader: Callable[[Any], Any], where: Callable[[int], str]) -> list[Any]:
+    """Read every value; one that comes again (most do) is read once."""
+    hashable = [tuple(value) if isinstance(value, list) else value for value in values]
+    codes, different = pd.factorize(pd.Series(hashable, dtype=object), use_na_sentinel=False)
+    read = []
+    for code, value in enumerate(different):
+        try:
+            read.append(reader(None if value != value else value))
+        except ValueError as error:
+            raise SourceError(f"{where(int((codes == code).argmax()))}: {error}") from None
+    return [read[code] for code in codes]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, float) and value.is_integer():  # whole numbers in a column that lacks some
+        value = int(value)
+    return None if value is None else str(value).strip() or None
+
+
+def _patient_of(image_id: str) -> str:
+    match = _NIH_IMAGE.fullmatch(image_id)
+    return str(int(match[1])) if match else image_id
+
+
+def _category(value: Any, words: Mapping[str, str], codes: Mapping[str, float], name: str) -> str | None:
+    text = "" if value is None else str(value).strip()
+    if text.lower() in _UNKNOWN:
+        return None
+    code = words.get(text.lower(), text.upper())
+    if code not in codes:
+        raise ValueError(f"{name} {value!r} is none of {', '.join(codes)}; leave it empty if it is unknown")
+    return code
+
+
+def _split(value: Any) -> str | None:
+    text = _text(value)
+    if text is None:
+        return None
+    if text.lower() not in SPLITS:
+        raise ValueError(f"split {value!r} is none of train, validation, test")
+    return SPLITS[text.lower()]
+
+
+def _fold_of(split: str | None, fold: int | None) -> int | None:
+    """The fold in a table that sets validation apart, and so says of the rest of train that it is not in it."""
+    if split == "validation":
+        return VALIDATION_FOLD
+    return OTHER_FOLD if split == "train" and fold is None else fold
+
+
+def _fold(value: Any) -> int | None:
+    text = _text(value)
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise ValueError(f"fold {value!r} is not a whole number")
+    return int(text)
+
+
+def _first_true(flags: pd.Series) -> int | None:
+    """Where the first True stands; never 0, since the first of its kind repeats nothing."""
+    places = np.flatnonzero(flags)
+    return int(places[0]) if len(places) else None
+
+
+def _place(table: pd.DataFrame, row: int) -> str:
+    file, number = table.index[row]
+    return f"{file}, row {number}"

@@ -1,0 +1,92 @@
+"""A table of one's own: a path of an image in every row, its findings, and what is known of the patient."""
+
+from collections.abc import Container, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.schema import Row, SourceError
+from cxrfpn.data.sources.columns import checked, letters, make_row, read_csv, spelled, tabulate
+from cxrfpn.data.sources.files import in_runs, read_file
+
+PATH_SPELLINGS = ("path", "imagepath", "filepath", "image", "file", "filename", "imageindex")
+
+
+class CsvSource:
+    """A part is a run of rows. Paths are relative to the table's folder; an image without an id is called by its path.
+
+    Findings stand in one column ("Mass|Nodule", "No Finding"), or in a column of 0 and 1 for each finding that was
+    looked for. Age, sex, view position, patient and split may be missing, as columns or cell by cell.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.name = f"csv:{file}"
+
+    def metadata(self) -> pd.DataFrame:
+        return self._table.copy()
+
+    def parts(self) -> list[str]:
+        for row, path in enumerate(self._paths.values(), start=2):
+            if not Path(path).is_file():
+                raise SourceError(f"{self.file}, row {row}: no file {path} (paths start at the table's folder)")
+        return list(self._runs)
+
+    def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        paths = self._runs[part]
+        for record in self._table[self._table["image_id"].isin(paths)].itertuples(index=False):
+            if wanted is None or record.image_id in wanted:
+                yield make_row(record, read_file(Path(paths[record.image_id])))
+
+    @cached_property
+    def _raw(self) -> pd.DataFrame:
+        return read_csv(self.file, str(self.file))
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        fields = spelled(self._raw.columns)
+        raw = {field: self._raw[column].tolist() for field, column in fields.items()}
+        raw.setdefault("image_id", self._path_column.tolist())
+        if "findings" not in raw:
+            raw["findings"] = self._one_hot_findings()
+        return checked(tabulate(raw, str(self.file), first_row=2))
+
+    def _one_hot_findings(self) -> list[list[str]]:
+        known = {letters(name): name for name in FINDINGS}
+        columns = {known[letters(column)]: column for column in self._raw.columns if letters(column) in known}
+        if not columns:
+            raise SourceError(
+                f"{self.file}: has neither a column of findings nor columns named by findings; without labels there "
+                "is nothing to train on or to score"
+            )
+        present = {}
+        for finding, column in columns.items():
+            numbers = pd.to_numeric(self._raw[column], errors="coerce")
+            wrong = ~numbers.isin((0, 1))
+            if wrong.any():
+                row = int(wrong.to_numpy().argmax())
+                raise SourceError(
+                    f"{self.file}, row {row + 2}: {column} is {self._raw[column].iloc[row]!r}, not 0 or 1"
+                )
+            present[finding] = numbers == 1
+        return [[name for name in present if marks[name]] for marks in pd.DataFrame(present).to_dict("records")]
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        """Image id -> path."""
+        paths = (str(self.file.parent / path) for path in self._path_column)
+        return dict(zip(self._table["image_id"], paths, strict=True))
+
+    @property
+    def _path_column(self) -> pd.Series:
+        columns = {letters(column): column for column in self._raw.columns}
+        column = next((columns[name] for name in PATH_SPELLINGS if name in columns), None)
+        if column is None:
+            raise SourceError(f"{self.file}: has no column of paths, called image or path")
+        return self._raw[column]
+
+    @cached_property
+    def _runs(self) -> dict[str, dict[str, str]]:
+        return in_runs(self._paths)

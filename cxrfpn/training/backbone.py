@@ -1,0 +1,91 @@
+"""The weights that a run begins with: ImageNet's, a file's, a package's, or none."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import DenseNet121_Weights, densenet121
+
+from modeling_cxrfpn import CxrFpnForImageClassification
+
+
+class BackboneError(ValueError):
+    """Weights that cannot be had or do not fit; the message is one line that says what to do."""
+
+
+def load_backbone_weights(model: CxrFpnForImageClassification, source: str) -> str:
+    """Fill a freshly made model, in place.
+
+    Args:
+        source: "none"; "imagenet" (torchvision's DenseNet-121); a file of a DenseNet's state (.pth, .pt, .safetensors),
+            such as torchvision's; or a package of ours, a folder or a Hub id, whose every fitting tensor is taken.
+
+    Returns:
+        a line that says what was loaded.
+
+    Raises:
+        BackboneError: no network, no such file, or weights of another network.
+    """
+    if source == "none":
+        return "random weights"
+    if source == "imagenet":
+        return f"ImageNet weights: {_fill_backbone(model, _imagenet(), source)} tensors of the backbone"
+    if Path(source).is_file():
+        return f"{source}: {_fill_backbone(model, _read_file(Path(source)), source)} tensors of the backbone"
+    return f"{source}: {_fill_all(model, source)} tensors"
+
+
+def _imagenet() -> dict[str, Tensor]:
+    try:
+        return densenet121(weights=DenseNet121_Weights.IMAGENET1K_V1).state_dict()
+    except (URLError, OSError, RuntimeError) as error:
+        raise BackboneError(
+            f"ImageNet weights cannot be fetched ({_one_line(error)}); give a local file with "
+            "--backbone-weights FILE, or start from scratch with --backbone-weights none"
+        ) from None
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # unpickling a strange file may raise anything
+        raise BackboneError(f"{path}: holds no weights that can be read ({_one_line(error)})") from None
+    # torchvision's own files of 2017 write norm.1 where its modules are called norm1.
+    return {_modern(name.removeprefix("module.")): value for name, value in state.items()}
+
+
+def _modern(name: str) -> str:
+    for part in ("norm", "relu", "conv"):
+        for number in "12":
+            name = name.replace(f".{part}.{number}.", f".{part}{number}.")
+    return name
+
+
+def _fill_backbone(model: CxrFpnForImageClassification, state: dict[str, Tensor], source: str) -> int:
+    wanted = model.backbone.state_dict()
+    # A classifier and its last normalisation belong to another task.
+    lacking = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    wrong = [name for name, value in wanted.items() if name in state and state[name].shape != value.shape]
+    if lacking or wrong:
+        raise BackboneError(f"{source}: holds another network ({(lacking + wrong)[0]} is missing or of another shape)")
+    model.backbone.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
+    return len(wanted)
+
+
+def _fill_all(model: CxrFpnForImageClassification, source: str) -> int:
+    try:
+        other = CxrFpnForImageClassification.from_pretrained(source).state_dict()
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"{source}: is neither a file nor a package that can be loaded ({_one_line(error)})"
+        ) from None
+    wanted = model.state_dict()
+    fitting = {name: value for name, value in other.items() if name in wanted and wanted[name].shape == value.shape}
+    model.load_state_dict({**wanted, **fitting})
+    return len(fitting)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

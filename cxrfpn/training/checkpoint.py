@@ -1,0 +1,130 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped, there whole or not at all.
+
+The random numbers of a run (order, augmentation, hidden inputs, dropout) are functions of the seed and of the place in
+the data, on every rank: to keep the place is to keep them. All ranks hold the same weights, so one of them writes.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+MANIFEST = "state.json"
+
+
+class CheckpointError(ValueError):
+    """A run folder that cannot be gone on with; the message is one line."""
+
+
+@dataclass
+class Place:
+    """Where a run stands: epoch and step within it (from 0), optimizer steps so far, what was measured.
+
+    passes: in how many passes a step is computed. losses: of each step; epochs: the figures of each epoch; best: the
+    figure of the epoch that is kept; seconds: spent so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    passes: int = 1
+    best: float | None = None
+    seconds: float = 0.0
+    epoch_loss: float = 0.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Checkpoint:
+    """What is kept: tensors by group ("model", "average"), the optimizer, the schedule, the place, the recipe."""
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    place: Place
+    recipe: str
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint beside its place, reach the disk, rename it, and remove all but the last `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{checkpoint.place.updates:08}"
+    beside = folder / f"{final.name}.tmp"
+    for left in folder.glob("*.tmp"):  # of a run that was killed
+        shutil.rmtree(left)
+    beside.mkdir()
+    for group, tensors in checkpoint.tensors.items():
+        save_file({name: value.contiguous() for name, value in tensors.items()}, beside / f"{group}.safetensors")
+    torch.save(checkpoint.optimizer, beside / "optimizer.pt")
+    sums = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
+    state = {"schedule": checkpoint.schedule, "place": asdict(checkpoint.place), "recipe": checkpoint.recipe}
+    (beside / MANIFEST).write_text(json.dumps({"sha256": sums, "state_sha256": _state_sha256(state), **state}))
+    for path in [*beside.iterdir(), beside]:
+        _sync(path)
+    if final.exists():  # the same step written again, by a run that was resumed from before it
+        shutil.rmtree(final)
+    os.replace(beside, final)
+    _sync(folder)
+    for old in _newest_first(folder)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_checkpoint(folder: Path, say: Callable[[str], object]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there is none.
+
+    A damaged one is passed over with a line. Only this folder is read, tensors and plain values only.
+    """
+    for path in _newest_first(folder):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            say(f"{path}: is damaged ({' '.join(str(error).split())[:100]}); taking the one before")
+    return None
+
+
+def _read(path: Path) -> Checkpoint:
+    manifest = json.loads((path / MANIFEST).read_text())
+    sums, expected = manifest.pop("sha256"), manifest.pop("state_sha256")
+    if _state_sha256(manifest) != expected:
+        raise CheckpointError(f"{MANIFEST} was changed")
+    for name, sha256 in sums.items():
+        if _sha256(path / name) != sha256:
+            raise CheckpointError(f"{name} was changed")
+    return Checkpoint(
+        tensors={file.stem: load_file(file) for file in path.glob("*.safetensors")},
+        optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
+        schedule=manifest["schedule"],
+        place=Place(**manifest["place"]),
+        recipe=manifest["recipe"],
+    )
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*") if path.suffix != ".tmp"), reverse=True)
+
+
+def _state_sha256(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

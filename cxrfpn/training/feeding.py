@@ -1,0 +1,127 @@
+"""Images on their way to the network: prepared once, planned, loaded ahead, augmented, brought to the device."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
+from cxrfpn.data.cohort import plan_cohort
+from cxrfpn.data.loading import Batch, Loader
+from cxrfpn.data.preparing import prepare
+from cxrfpn.data.shards import PreparedShards, read_manifest
+from cxrfpn.data.sources import open_source
+from cxrfpn.training.recipe import Recipe
+
+# Patient inputs are hidden by draws of their own, apart from those of the augmentation.
+_PATIENT_STREAM = 0x7A71
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a run reads: the prepared shards and the plan of its cohort."""
+
+    shards: PreparedShards
+    plan: pd.DataFrame
+
+    def loader(self, recipe: Recipe, split: str, rank: int, world_size: int) -> Loader:
+        """The batches of a split: shuffled and thinned out for training, in order and all of them for judging."""
+        training = split == "train"
+        return Loader(
+            self.shards,
+            self.plan,
+            split,
+            recipe.batch_size,
+            shuffle=training,
+            seed=recipe.seed,
+            no_finding_share=recipe.no_finding_share if training else 1.0,
+            rank=rank,
+            world_size=world_size,
+            workers=recipe.workers,
+        )
+
+    def labels(self, split: str) -> Tensor:
+        """The labels [N,14] of a split, each image as often as an epoch shows it."""
+        rows = self.plan[self.plan["split"] == split]
+        index = pd.Index(self.shards.image_ids.to_pylist()).get_indexer(rows["image_id"])
+        times = (rows["copies"] + rows["mirrored"]).to_numpy()[index >= 0]
+        return torch.from_numpy(np.repeat(self.shards.labels[index[index >= 0]], times, axis=0))
+
+
+def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
+    """Open a recipe's images, preparing them first where that has not been done (or not to the end).
+
+    A source `parquet:FOLDER` whose folder prepare.py made is read as it is.
+
+    Raises:
+        SourceError: the source, its prepared folder or the cohort cannot be used.
+        PrepareError: preparing had to stop.
+    """
+    given = Path(recipe.source.removeprefix("parquet:"))
+    if recipe.source.startswith("parquet:") and read_manifest(given) is not None:
+        folder = given
+    else:
+        folder = Path(recipe.prepared or f"data/{_slug(recipe.source)}-{recipe.stored_size}")
+        prepare(open_source(recipe.source), folder, recipe.stored_size)
+    shards = PreparedShards(folder)
+    return Feed(shards, plan_cohort(shards.metadata(), recipe.protocol(), say))
+
+
+def training_batches(
+    loader: Loader, recipe: Recipe, size: int, epoch: int, first_step: int, device: torch.device
+) -> Iterator[tuple[Batch, Tensor, Tensor, float]]:
+    """The batches of an epoch, augmented and on the device, with the seconds that were waited for each.
+
+    The next batch is made by a thread while the network works on this one.
+
+    Yields:
+        the batch as it was loaded, pixel_values [B,3,size,size] float32 channels_last, patients [B,3] with NaN where
+        unknown or hidden, seconds.
+    """
+
+    def make(batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+        parameters = draw_parameters(recipe.augmentation, len(batch), recipe.seed, epoch, batch.first)
+        pixel_values = augment(batch.pixels.to(device, non_blocking=True), parameters, size)
+        patients = hide_inputs(batch.patients, recipe.patient_dropout, recipe.seed, epoch, batch.first)
+        return batch, pixel_values.contiguous(memory_format=torch.channels_last), patients.to(device)
+
+    with ThreadPoolExecutor(1) as pool:
+        batches = loader.batches(epoch, first_step)
+        following = pool.submit(_made, batches, make)
+        while True:
+            started = time.perf_counter()
+            made = following.result()
+            if made is None:
+                return
+            following = pool.submit(_made, batches, make)
+            yield *made, time.perf_counter() - started
+
+
+def judging_batches(loader: Loader, size: int, device: torch.device) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """The batches of a split as the image processor would show them, on the device."""
+    for batch in loader.batches():
+        pixel_values = evaluation_view(batch.pixels, size).to(device)
+        yield batch, pixel_values.contiguous(memory_format=torch.channels_last), batch.patients.to(device)
+
+
+def hide_inputs(patients: Tensor, share: float, seed: int, epoch: int, first: int) -> Tensor:
+    """Make each patient input unknown (NaN) with probability `share`, drawn by its place in the epoch."""
+    philox = np.random.Philox(key=np.array([seed ^ (_PATIENT_STREAM << 32), epoch], np.uint64))
+    philox.advance(first)  # four draws a place, of which three are used
+    draws = np.random.Generator(philox).random((len(patients), 4))[:, : patients.shape[1]]
+    return patients.masked_fill(torch.from_numpy(draws < share), torch.nan)
+
+
+def _made(batches: Iterator[Batch], make: Callable[[Batch], tuple]) -> tuple | None:
+    batch = next(batches, None)
+    return None if batch is None else make(batch)
+
+
+def _slug(source: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in source).strip("-").lower()

@@ -1,0 +1,170 @@
+"""What moves the weights: the loss, the optimizer, the schedule of its learning rate, the average of the weights."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.training.recipe import Cycle, Loss, Recipe
+
+# Ridnik et al. (2021): a negative scored under this counts as perfectly told apart.
+NEGATIVE_MARGIN = 0.05
+# The report halves the learning rate when the validation loss has not improved for 2 epochs.
+PLATEAU_EPOCHS, PLATEAU_FACTOR = 2, 0.5
+
+
+def finding_weights(labels: Tensor, overrides: Mapping[str, float] = {}) -> list[float]:
+    """A weight for the positives of each finding: log(1 + N / n), which comes within 0.16 of the report's table.
+
+    Args:
+        labels: [N,14] of 0 and 1, of an epoch. A finding without positives is weighted as if it had one.
+        overrides: {finding: weight} that stand in place of the rule.
+    """
+    weights = torch.log1p(len(labels) / labels.sum(dim=0).clamp_min(1)).tolist()
+    return [overrides.get(name, weight) for name, weight in zip(FINDINGS, weights, strict=True)]
+
+
+def loss_weights(settings: Loss, labels: Tensor, cycle: Cycle) -> list[float]:
+    """The weights of a cycle's loss, one a finding."""
+    if settings.pos_weight == "balanced":
+        return finding_weights(labels, cycle.pos_weight)
+    return [cycle.pos_weight.get(name, 1.0) for name in FINDINGS]
+
+
+def compute_loss(logits: Tensor, labels: Tensor, settings: Loss, pos_weight: Tensor) -> Tensor:
+    """Weighted binary cross-entropy, the mean over images and findings, in fp32.
+
+    Args:
+        logits: [B,14].
+        labels: [B,14] of 0 and 1.
+        pos_weight: [14].
+    """
+    logits = logits.float()
+    targets = labels * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
+    if not settings.negative_focus:
+        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
+    shifted = (logits.sigmoid() - NEGATIVE_MARGIN).clamp_min(0)
+    positive = pos_weight * targets * F.logsigmoid(logits)
+    negative = (1 - targets) * shifted**settings.negative_focus * torch.log1p(-shifted.clamp_max(1 - 1e-6))
+    return -(positive + negative).mean()
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay leaves biases and BatchNorm alone, which have no scale to shrink."""
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.learning_rate)
+
+
+class Schedule:
+    """The learning rate: warm-up, then cosine to zero, step by step; or halved when validation stands still.
+
+    Args:
+        total: optimizer steps in the whole run.
+    """
+
+    def __init__(self, recipe: Recipe, optimizer: torch.optim.Optimizer, total: int) -> None:
+        self.recipe, self.optimizer, self.total = recipe, optimizer, total
+        self.factor, self.best, self.waited = 1.0, math.inf, 0
+
+    def before_step(self, step: int) -> float:
+        """Set and return the learning rate of step 0..total-1."""
+        rate = self.recipe.learning_rate * self.factor * self._share(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def after_epoch(self, validation_loss: float) -> None:
+        """Look at an epoch's validation loss; only the plateau schedule heeds it."""
+        if self.recipe.schedule != "plateau":
+            return
+        if validation_loss < self.best:
+            self.best, self.waited = validation_loss, 0
+            return
+        self.waited += 1
+        if self.waited > PLATEAU_EPOCHS:
+            self.factor, self.waited = self.factor * PLATEAU_FACTOR, 0
+
+    def state(self) -> dict[str, Any]:
+        return {"factor": self.factor, "best": self.best, "waited": self.waited}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
+
+    def _share(self, step: int) -> float:
+        warmup = self.recipe.warmup * self.total
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.recipe.schedule == "plateau":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.total - warmup, 1)))
+
+
+class WeightAverage:
+    """A copy of the model whose weights follow it by an exponential moving average, BatchNorm's statistics as well.
+
+    The decay grows with the steps, (1 + n) / (10 + n) up to the recipe's, so that the first weights are forgotten fast.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.model = decay, copy.deepcopy(model).eval().requires_grad_(False)
+        self._pairs(model)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Follow the model after optimizer step 0, 1, 2..."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+
+    def _pairs(self, model: nn.Module) -> None:
+        theirs, mine = model.state_dict(), self.model.state_dict()
+        floating = [name for name, value in mine.items() if value.is_floating_point()]
+        self._mine, self._theirs = [mine[name] for name in floating], [theirs[name] for name in floating]
+
+
+class RunningStatistics:
+    """BatchNorm's running statistics when a step is computed in several passes, by one process or by many.
+
+    A pass normalises by its own images alone (on every device, as PyTorch's BatchNorm does without synchronisation).
+    The running statistics move once a step, by the mean of what each pass would have moved them: so that two processes
+    with n images each, and one process with two passes of n, end a step with the same network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self.buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Before the first pass of a step."""
+        self.start = torch._foreach_mul(self.buffers, 1.0)
+        self.moved = torch._foreach_mul(self.buffers, 0.0)
+
+    @torch.no_grad()
+    def after_pass(self, share: float) -> None:
+        """After a pass over this share (0..1) of the step's images."""
+        moved = torch._foreach_sub(self.buffers, self.start)
+        torch._foreach_add_(self.moved, moved, alpha=share)
+        self.rewind()
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        """Forget a pass."""
+        torch._foreach_copy_(self.buffers, self.start)
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """After the last pass of a step."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            flat = torch.cat([moved.flatten() for moved in self.moved])
+            torch.distributed.all_reduce(flat)
+            pieces = flat.split([moved.numel() for moved in self.moved])
+            self.moved = [piece.view_as(moved) for piece, moved in zip(pieces, self.moved, strict=True)]
+        torch._foreach_add_(self.buffers, self.moved)

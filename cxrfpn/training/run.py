@@ -1,0 +1,165 @@
+"""A run on its way: what it is made of, how it begins, goes on from a checkpoint, and keeps one."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+
+from cxrfpn.data.loading import Loader
+from cxrfpn.training.backbone import load_backbone_weights
+from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, Place, load_checkpoint, save_checkpoint
+from cxrfpn.training.feeding import Feed, open_feed
+from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
+from cxrfpn.training.recipe import Recipe
+from modeling_cxrfpn import CxrFpnForImageClassification
+from pipeline_cxrfpn import cpu_multiplies_bf16
+
+CHECKPOINTS, LOGS, PACKAGE_MARK = "checkpoints", "logs", "model.safetensors"
+# Preparing a data set may take hours, in which the other processes wait for the first one.
+PATIENCE = timedelta(hours=24)
+# What may change between a run and its going on without changing its result.
+_INDIFFERENT = ("workers:", "checkpoint_steps:", "keep_checkpoints:", "trackers:", "- ")
+
+
+@dataclass
+class Run:
+    """All that the loop works with. `model` is `network` as accelerate wraps it; `average` may be None."""
+
+    recipe: Recipe
+    folder: Path
+    accelerator: Accelerator
+    feed: Feed
+    train_loader: Loader
+    network: CxrFpnForImageClassification
+    model: torch.nn.Module
+    average: WeightAverage | None
+    optimizer: Any
+    schedule: Schedule
+    statistics: RunningStatistics
+    place: Place
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def judged(self) -> CxrFpnForImageClassification:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else self.average.model
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, over all its parts."""
+        return self.place.seconds + time.monotonic() - self.started
+
+    def save(self) -> None:
+        """Keep a checkpoint of this very place."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {"model": self.network.state_dict()}
+        if self.average is not None:
+            tensors["average"] = self.average.model.state_dict()
+        place = Place(**{**vars(self.place), "seconds": self.seconds})
+        checkpoint = Checkpoint(
+            tensors, self.optimizer.state_dict(), self.schedule.state(), place, self.recipe.as_yaml()
+        )
+        save_checkpoint(self.folder / CHECKPOINTS, checkpoint, self.recipe.keep_checkpoints)
+
+
+def begin(recipe: Recipe, folder: Path, resume: bool) -> Run:
+    """Set a run up, or take it up where its last checkpoint left it.
+
+    Raises:
+        CheckpointError: the folder holds a run and `resume` was not asked, or it followed another recipe.
+        SourceError, PrepareError, BackboneError: the data or the first weights cannot be had.
+    """
+    accelerator = _accelerator(recipe, folder)
+    checkpoint = _last_checkpoint(recipe, folder, resume, accelerator.print)
+    with accelerator.main_process_first():  # the first one prepares what the others then find prepared
+        feed = open_feed(recipe, accelerator.print)
+    set_seed(recipe.seed)
+    network = CxrFpnForImageClassification(recipe.config())
+    if checkpoint is None:
+        accelerator.print(f"begins with {load_backbone_weights(network, recipe.backbone_weights)}")
+    network = network.to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(recipe, network)
+    model, optimizer = accelerator.prepare(torch.compile(network) if recipe.compile else network, optimizer)
+    # After prepare, which may put the weights elsewhere: the average reads them where they are.
+    average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
+    loader = feed.loader(recipe, "train", accelerator.process_index, accelerator.num_processes)
+    schedule = Schedule(recipe, optimizer, recipe.epochs * len(loader))
+    place = Place(passes=recipe.accumulation)
+    run = Run(recipe, folder, accelerator, feed, loader, network, model, average, optimizer, schedule,
+              RunningStatistics(network), place)  # fmt: skip
+    if checkpoint is not None:
+        _restore(run, checkpoint)
+    accelerator.init_trackers("training")
+    return run
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM only raise a flag, so that a step is never left half done; a second Ctrl-C stops at once."""
+    raised: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if raised:
+            raise KeyboardInterrupt
+        raised.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(raised)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_multiplies_bf16()
+    bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=list(recipe.trackers),
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / LOGS)),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            # The statistics of BatchNorm are brought together by RunningStatistics.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+        ],
+    )
+
+
+def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[str], object]) -> Checkpoint | None:
+    begun = (folder / CHECKPOINTS).exists() or (folder / PACKAGE_MARK).exists()
+    if begun and not resume:
+        raise CheckpointError(f"{folder}: holds a run; go on with --resume, or choose another --output-dir")
+    checkpoint = load_checkpoint(folder / CHECKPOINTS, say)
+    if checkpoint is None:
+        say("no checkpoint to go on from: beginning anew") if resume else None
+        return None
+    differing = set(_essence(recipe.as_yaml())) ^ set(_essence(checkpoint.recipe))
+    if differing:
+        raise CheckpointError(
+            f"{folder}: followed another recipe ({sorted(differing)[0].strip()}); choose another folder"
+        )
+    return checkpoint
+
+
+def _essence(recipe: str) -> list[str]:
+    return [line for line in recipe.splitlines() if not line.startswith(_INDIFFERENT)]
+
+
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
+    run.network.load_state_dict(checkpoint.tensors["model"])
+    if run.average is not None:
+        run.average.model.load_state_dict(checkpoint.tensors["average"])
+    run.optimizer.load_state_dict(checkpoint.optimizer)
+    run.schedule.load_state(checkpoint.schedule)
+    run.place = checkpoint.place
+    run.accelerator.print(f"goes on in epoch {run.place.epoch + 1}, step {run.place.step} of {len(run.train_loader)}")

@@ -1,0 +1,138 @@
+"""A run folder: the model package, what was measured, and a record of how it came about."""
+
+import copy
+import csv
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import pipeline
+
+from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.fitting import fit_thresholds
+from cxrfpn.evaluation.reporting import Asked, save_report, score_model
+from cxrfpn.training.curves import save_curves
+from cxrfpn.training.judging import Judgement
+from cxrfpn.training.recipe import Recipe
+from cxrfpn.training.run import Run
+from image_processing_cxrfpn import CxrFpnImageProcessor
+from modeling_cxrfpn import CxrFpnForImageClassification
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
+# What configuration.txt tells the version of: all that may change a result.
+LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "opencv-python-headless", "pyarrow")
+
+
+def save_package(
+    network: CxrFpnForImageClassification, folder: Path, recipe: Recipe, size: int, judgement: Judgement
+) -> None:
+    """Write all that `from_pretrained` and the pipeline need into `folder`, weights in half precision.
+
+    Half precision halves the download and moves no score by more than 0.001; `config.json` says float32, so that the
+    weights are brought back to it on loading. Made beside and moved in file by file, the weights last but one: what is
+    fitted to them names their sha256.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=folder) as name:
+        beside = Path(name)
+        kept = copy.deepcopy(network)
+        kept.config.image_size = size
+        kept.half().save_pretrained(beside)
+        config = json.loads((beside / "config.json").read_text())
+        (beside / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+        CxrFpnImageProcessor(size={"height": size, "width": size}).save_pretrained(beside)
+        shutil.copy(ROOT / "pipeline_cxrfpn.py", beside)
+        fitted = fit_thresholds(
+            judgement.labels,
+            judgement.scores,
+            dataset=recipe.source,
+            split="validation",
+            weights=beside / "model.safetensors",
+            min_precision=recipe.minimum_precision,
+        )
+        (beside / "thresholds.json").write_text(json.dumps(fitted, indent=2) + "\n")
+        last = ["model.safetensors", "thresholds.json"]
+        for file in sorted(beside.iterdir(), key=lambda path: last.index(path.name) + 1 if path.name in last else 0):
+            os.replace(file, folder / file.name)
+
+
+def write_epochs(run: Run) -> None:
+    """validation_metrics.csv, a row an epoch."""
+    beside = run.folder / f"{EPOCHS}.part"
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, run.place.epochs[0])
+        writer.writeheader()
+        writer.writerows(run.place.epochs)
+    os.replace(beside, run.folder / EPOCHS)
+
+
+def write_configuration(run: Run) -> None:
+    """configuration.txt: recipe, data, versions, commit, hardware, and how long it took so far."""
+    if not run.accelerator.is_main_process:
+        return
+    plan, shards, minutes = run.feed.plan, run.feed.shards, run.seconds / 60
+    images = (plan["copies"] + plan["mirrored"]).groupby(plan["split"]).sum()
+    lines = [
+        f"command      {' '.join(sys.argv)}",
+        f"commit       {_commit()}",
+        f"source       {run.recipe.source}",
+        f"prepared     {shards.folder}, {len(shards):,} images of {shards.size} px, {len(shards.skipped)} skipped",
+        f"cohort       {', '.join(f'{split} {count:,}' for split, count in images.items())} images an epoch",
+        f"fingerprint  {fingerprint(plan)} (of the cohort: image ids, splits, copies)",
+        f"seed         {run.recipe.seed}",
+        f"hardware     {_hardware(run)}",
+        f"precision    {run.accelerator.mixed_precision}",
+        f"versions     python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        f"took         {minutes:.1f} minutes, {len(run.place.losses):,} steps",
+        "",
+        run.recipe.as_yaml(),
+    ]
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / CONFIGURATION).write_text("\n".join(lines), encoding="utf-8")
+    (run.folder / RECIPE).write_text(run.recipe.as_yaml(), encoding="utf-8")
+
+
+def finish(run: Run) -> None:
+    """Score the kept network on the test split through the pipeline, draw the curves, close the trackers."""
+    if run.accelerator.is_main_process:
+        write_configuration(run)
+        _score_test_split(run)
+        save_curves(run.folder / "plots", run.place, run.recipe)
+    run.accelerator.end_training()
+
+
+def _score_test_split(run: Run) -> None:
+    if (run.feed.plan["split"] == "test").any():
+        source = open_source(f"parquet:{run.feed.shards.folder}")
+        pipe = pipeline("chest-xray-findings", model=str(run.folder), trust_remote_code=True)
+        report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))
+        save_report(report, run.folder)
+        print(report.summary())
+
+
+def fingerprint(plan: pd.DataFrame) -> str:
+    """A sha256 of a plan, whatever the order of its rows: two runs of the same one saw the same images."""
+    rows = plan[["image_id", "split", "copies", "mirrored"]].sort_values("image_id").to_csv(index=False)
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def _hardware(run: Run) -> str:
+    device = run.accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return f"{run.accelerator.num_processes} x {name} ({platform.machine()})"

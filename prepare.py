@@ -1,0 +1,74 @@
+"""Stream a source once into small shards: prepare.py --source timm/nih-chest-xray-14 --output data/nih"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cxrfpn.data.preparing import SKIPPED, Prepared, PrepareError, prepare
+from cxrfpn.data.pushing import push_to_hub
+from cxrfpn.data.sources import DEFAULT_SOURCE, SourceError, open_source
+
+
+def main() -> int:
+    arguments = _parse()
+    try:
+        source = open_source(arguments.source)
+        prepared = prepare(source, arguments.output, arguments.size, arguments.processes, arguments.seed)
+        _report(prepared)
+        if arguments.show:
+            _show(prepared.folder, arguments.show)
+        if arguments.push_to_hub:
+            print(f"on the Hub: {push_to_hub(prepared.folder, arguments.push_to_hub)}")
+    except (SourceError, PrepareError, OSError) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("prepare: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Decode every radiograph of a source once and write small grey ones into parquet shards, for "
+        "train.py and score.py. Stopped anywhere, the same command goes on."
+    )
+    parser.add_argument(
+        "--source",
+        default=DEFAULT_SOURCE,
+        help=f"org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE or phantom:N ({DEFAULT_SOURCE})",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--size", type=_positive, default=256, help="side of the prepared images, in pixels (256)")
+    parser.add_argument("--processes", type=_positive, help="parts worked on at once (one a core)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the images in a shard (0)")
+    parser.add_argument("--show", type=Path, metavar="DIR", help="draw pictures of the data set and of augmentation")
+    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the shards as a private data set, org/name")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+def _report(prepared: Prepared) -> None:
+    if prepared.skipped:
+        unreadable = f"{len(prepared.skipped)} images could not be read and are listed in {prepared.folder / SKIPPED}"
+        print(f"prepare: {unreadable}", file=sys.stderr)
+    print(f"prepared: {prepared.images:,} images in {prepared.folder}")
+
+
+def _show(folder: Path, pictures: Path) -> None:
+    from cxrfpn.data.pictures import (
+        save_pictures,
+    )  # matplotlib is slow to import, and every process imports this script
+    from cxrfpn.data.shards import PreparedShards
+
+    save_pictures(PreparedShards(folder), pictures)
+    print(f"pictures: {pictures}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Score a model, or anyone's predictions: score.py --model . --source parquet:FOLDER [--split test]"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cxrfpn.data.cohort import PROTOCOLS
+from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.reporting import Asked, Report, save_report, score_model, score_predictions
+from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    arguments = _parse()
+    try:
+        report = _score(arguments)
+        written = save_report(report, arguments.output_dir)
+    except (ValueError, OSError) as error:
+        print(f"score: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(report.summary())
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="AUROC with intervals, thresholds, calibration, subgroups, floors, localisation, plots and a card.",
+        epilog="Predictions: a CSV or parquet with a column image_id and one a finding, with or without prob_ before "
+        "its name. A source's metadata is enough to score them: nih:FOLDER with a Data_Entry CSV and no images.",
+    )
+    system = parser.add_mutually_exclusive_group()
+    system.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
+    system.add_argument(
+        "--predictions", type=Path, nargs="+", metavar="FILE", help="anyone's scores; a second file is compared with it"
+    )
+    parser.add_argument("--source", required=True, help="labelled images, such as parquet:FOLDER or nih:FOLDER")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="which images (test)")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="official", help="whose splits (official)")
+    parser.add_argument("--output-dir", type=Path, default=Path("scores"), help="a folder for all that comes (scores)")
+    parser.add_argument("--thresholds", type=Path, help="a thresholds.json to call predictions by (0.5)")
+    parser.add_argument(
+        "--fit-thresholds", action="store_true", help="fit thresholds and calibration on this split (not on test)"
+    )
+    parser.add_argument("--prevalence", help="bring probabilities to it: observed, or a JSON file {finding: share}")
+    parser.add_argument("--name", help="what the card calls the model (its Hub id, or its folder)")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
+    parser.add_argument("--resample-images", action="store_true", help="resample images, not patients: too narrow")
+    parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
+    arguments = parser.parse_args()
+    if arguments.predictions and len(arguments.predictions) > 2:
+        parser.error("--predictions takes one file, or two to compare")
+    if arguments.thresholds and not arguments.predictions:
+        parser.error("--thresholds goes with --predictions; a model brings its own")
+    if min(arguments.resamples, arguments.batch_size) < 1:
+        parser.error("--resamples and --batch-size must be 1 or more")
+    return arguments
+
+
+def _score(arguments: argparse.Namespace) -> Report:
+    settings = Settings(
+        resamples=arguments.resamples,
+        resample_images=arguments.resample_images,
+        prevalence=read_prevalence(arguments.prevalence) if arguments.prevalence else None,
+    )
+    asked = Asked(
+        source=open_source(arguments.source),
+        split=arguments.split,
+        protocol=PROTOCOLS[arguments.protocol](),
+        settings=settings,
+        fit=arguments.fit_thresholds,
+    )
+    if arguments.predictions:
+        return score_predictions(arguments.predictions, asked, arguments.thresholds)
+    return score_model(_load(arguments.model), asked, arguments.batch_size, arguments.name)
+
+
+def _load(model: str):
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return pipeline("chest-xray-findings", model=model, trust_remote_code=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

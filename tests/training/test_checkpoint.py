@@ -1,0 +1,76 @@
+"""Checkpoints: whole or not at all, the last ones kept, a damaged one passed over."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxrfpn.training.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
+
+
+def checkpoint(updates: int) -> Checkpoint:
+    model = {"weight": torch.full((3, 2), float(updates)), "steps": torch.tensor(updates)}
+    optimizer = {"state": {0: {"exp_avg": torch.ones(2), "step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]}
+    place = Place(epoch=1, step=2, updates=updates, best=0.7, epochs=[{"epoch": 1, "mean_auroc": 0.7}], losses=[0.1])
+    return Checkpoint(
+        {"model": model, "average": {"weight": torch.zeros(1)}}, optimizer, {"factor": 0.5}, place, "a: 1"
+    )
+
+
+def test_what_is_kept_comes_back(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(7), keep=2)
+    back = load_checkpoint(tmp_path, pytest.fail)
+    assert back.place == checkpoint(7).place and back.schedule == {"factor": 0.5} and back.recipe == "a: 1"
+    torch.testing.assert_close(back.tensors, checkpoint(7).tensors)
+    torch.testing.assert_close(back.optimizer["state"], checkpoint(7).optimizer["state"])
+
+
+def test_the_last_ones_are_kept(tmp_path):
+    (tmp_path / "step-00000001.tmp").mkdir()  # left by a kill
+    for updates in (5, 9, 100, 100):
+        save_checkpoint(tmp_path, checkpoint(updates), keep=2)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000009", "step-00000100"]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: flip(folder / "model.safetensors"),
+        lambda folder: flip(folder / "optimizer.pt"),
+        lambda folder: (folder / "average.safetensors").unlink(),
+        lambda folder: (folder / "state.json").write_text("{"),
+        lambda folder: (folder / "state.json").write_text(
+            (folder / "state.json").read_text().replace('"updates": 9', '"updates": 8')
+        ),
+    ],
+)
+def test_a_damaged_one_is_passed_over_with_a_line(tmp_path, damage):
+    for updates in (5, 9):
+        save_checkpoint(tmp_path, checkpoint(updates), keep=2)
+    damage(tmp_path / "step-00000009")
+    said: list[str] = []
+    assert load_checkpoint(tmp_path, said.append).place.updates == 5
+    assert len(said) == 1 and "step-00000009: is damaged" in said[0] and "\n" not in said[0]
+
+
+def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    kept = checkpoint(5)
+    kept.optimizer["state"] = Evil()
+    save_checkpoint(tmp_path / "run", kept, keep=2)
+    said: list[str] = []
+    assert load_checkpoint(tmp_path / "run", said.append) is None
+    assert said and not (tmp_path / "ran").exists()
+
+
+def test_nothing_kept_is_nothing_to_go_on_from(tmp_path):
+    assert load_checkpoint(tmp_path, pytest.fail) is None

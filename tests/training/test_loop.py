@@ -1,0 +1,113 @@
+"""What happens when training cannot go on, or should not: in this process, with the real loop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxrfpn.training import loop
+from cxrfpn.training.checkpoint import CheckpointError
+from cxrfpn.training.loop import TrainingError, train
+from cxrfpn.training.recipe import read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE_EPOCH = [{"epochs": 1, "image_size": 64}]
+
+
+def last_losses(folder: Path) -> list[float]:
+    last = max((folder / "checkpoints").glob("step-*"))
+    return json.loads((last / "state.json").read_text())["place"]["losses"]
+
+
+def test_passes_change_neither_the_images_nor_the_losses(write_recipe, tmp_path):
+    """Without BatchNorm's view of its own pass, which is what differs, a step in 4 passes is the step in one."""
+    losses = []
+    for accumulation in (1, 4):
+        recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH, accumulation=accumulation))
+        run = loop.begin(recipe, tmp_path / f"run{accumulation}", resume=False)
+        run.model.eval()  # running statistics instead of the pass's own
+        weights = torch.ones(14)
+        steps = []
+        for batch, pixel_values, patients, _ in loop.training_batches(
+            run.train_loader, recipe, 64, 0, 0, torch.device("cpu")
+        ):
+            steps.append(loop.train_step(run, batch, pixel_values, patients, weights).item())
+            run.place.updates += 1
+        losses.append(steps)
+    assert len(losses[0]) == 7 and losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_step_and_images(write_recipe, tmp_path, monkeypatch):
+    def poisoned(*args, **kwargs):
+        return compute_loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1.0)
+
+    compute_loss, step, calls = loop.compute_loss, loop.train_step, []
+    monkeypatch.setattr(loop, "train_step", lambda *args: (calls.append(args[1]), step(*args))[1])
+    monkeypatch.setattr(loop, "compute_loss", poisoned)
+    with pytest.raises(TrainingError, match="the loss is nan in epoch 1, step 3 on the images ") as caught:
+        train(read_recipe(write_recipe(tmp_path / "recipe.yaml")), tmp_path / "run")
+    assert all(name in str(caught.value) for name in calls[2].image_ids)
+    assert not (tmp_path / "run" / "checkpoints").exists()  # nothing poisoned is kept
+
+
+def test_a_batch_too_large_for_memory_is_halved_and_said(write_recipe, tmp_path, monkeypatch, capsys):
+    compute_loss, widths = loop.compute_loss, []
+
+    def greedy(logits, *args):
+        if len(logits) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        widths.append(len(logits))
+        return compute_loss(logits, *args)
+
+    monkeypatch.setattr(loop, "compute_loss", greedy)
+    place = train(read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH)), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "memory does not hold 16 images at once: 8 from now on" in said and "8 images at once: 4 from" in said
+    assert place.passes == 4 and max(widths) == 4
+    monkeypatch.setattr(loop, "compute_loss", lambda *args: greedy(torch.zeros(9, 14)))
+    with pytest.raises(TrainingError, match="memory does not hold 1 images of 64 pixels; lower --batch-size"):
+        train(read_recipe(write_recipe(tmp_path / "recipe.yaml")), tmp_path / "other")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(write_recipe, tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH))
+    train(recipe, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="holds a run; go on with --resume, or choose another --output-dir"):
+        train(recipe, tmp_path / "run")
+    other = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH, learning_rate=2e-3))
+    with pytest.raises(CheckpointError, match="followed another recipe"):
+        train(other, tmp_path / "run", resume=True)
+    files = {"README.md", "thresholds.json", "validation_metrics.csv", "test_metrics.csv", "configuration.txt"}
+    assert files <= {path.name for path in (tmp_path / "run").iterdir()}
+    plots = {path.name for path in (tmp_path / "run" / "plots").iterdir()}
+    assert {"training_loss.png", "training_epochs.png", "roc.png"} <= plots
+    configuration = (tmp_path / "run" / "configuration.txt").read_text()
+    for said in ("fingerprint", "torch 2.", "seed         0", "took", "cohort:", "source       parquet:"):
+        assert said in configuration
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_exits_130(write_recipe, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", cycles=[{"epochs": 200, "image_size": 64}])
+    process = subprocess.Popen(
+        [sys.executable, "train.py", str(recipe), "--output-dir", str(tmp_path / "run")],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for _ in range(1200):
+            if list((tmp_path / "run").glob("checkpoints/step-*")):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in said
+    assert f"stopped, with a checkpoint in {tmp_path / 'run'}; --resume goes on" in said
+    steps = len(last_losses(tmp_path / "run"))
+    assert int(max((tmp_path / "run" / "checkpoints").glob("step-*")).name[5:]) == steps > 0
