@@ -23,6 +23,8 @@ except ImportError:
 logger = logging.get_logger(__name__)
 
 PYRAMID_STRIDES = {"P3": 8, "P4": 16, "P5": 32}
+# The share of each side of a finding map, at both ends, that is left blank.
+RIM = 1 / 7
 # Normalised radiographs lie within about 3 of zero; raw pixels of 0..255 do not.
 LARGEST_PLAUSIBLE_PIXEL = 20.0
 
@@ -123,7 +125,8 @@ class CxrFpnForImageClassification(PreTrainedModel):
 
         Everything after the pyramid is average pooling and a small head, so the logit's first-order share of a place
         is its features times the head's gradient, exactly (Grad-CAM and HiResCAM coincide here). The shares of the
-        three levels are brought to the finest one and added; what speaks against the finding is cut off.
+        three levels are brought to the finest one and added. The map shows how far a place stands out from the place
+        that speaks for the finding least, without the rim of the image: zero padding makes it speak for anything.
 
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
@@ -131,8 +134,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             findings: names, each one of `FINDINGS`.
 
         Returns:
-            [B, len(findings), H/8, W/8] in 0..1, each map scaled to its own peak (all zero where nothing speaks for
-            the finding).
+            [B, len(findings), H/8, W/8] in 0..1, each map scaled to its own peak, whatever the finding's score.
 
         Raises:
             ValueError: for a name that is no finding.
@@ -165,7 +167,8 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return list(self.pyramid(features).values())
 
     def _pool(self, levels: list[Tensor]) -> Tensor:
-        return torch.cat([F.adaptive_avg_pool2d(level, 1).flatten(1) for level in levels], dim=1)
+        dtype = self.image_branch.weight.dtype
+        return torch.cat([level.to(dtype).mean(dim=(2, 3)) for level in levels], dim=1)
 
     def _patient(self, patient: Tensor | None, pixel_values: Tensor) -> Tensor:
         dtype = self.patient_branch.known.weight.dtype
@@ -174,8 +177,10 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return patient.to(device=pixel_values.device, dtype=dtype)
 
     def _classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
-        image_features = F.relu(self.image_branch(pooled))
-        return self.head(torch.cat([image_features, self.patient_branch(patient)], dim=1))
+        # Never in autocast's bf16, whose 8 bits would leave a few hundred different scores, and many a tie.
+        with torch.autocast(pooled.device.type, enabled=False):
+            image_features = F.relu(self.image_branch(pooled))
+            return self.head(torch.cat([image_features, self.patient_branch(patient)], dim=1))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = self.config.pos_weight
@@ -249,8 +254,16 @@ def _evidence_maps(levels: list[Tensor], gradients: Tensor) -> Tensor:
         # Average pooling shares a level's gradient among its places, so a coarse place weighs more than a fine one.
         evidence = torch.einsum("bfc,bchw->bfhw", gradient.float(), level.float()) / level[0, 0].numel()
         total = total + F.interpolate(evidence, size=size, mode="bilinear", align_corners=False)
-    total = total.clamp_min(0.0)
-    return total / total.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
+    inner = _without_rim(total)
+    lowest, highest = inner.amin(dim=(2, 3), keepdim=True), inner.amax(dim=(2, 3), keepdim=True)
+    scaled = (inner - lowest) / (highest - lowest).clamp_min(torch.finfo(total.dtype).tiny)
+    rim = (total.shape[-1] - inner.shape[-1]) // 2
+    return F.pad(scaled, (rim, rim, rim, rim))
+
+
+def _without_rim(maps: Tensor) -> Tensor:
+    rim = max(round(maps.shape[-1] * RIM), 1)
+    return maps[..., rim:-rim, rim:-rim]
 
 
 # save_pretrained then writes this module beside the weights; the config's auto_map names both auto classes.
