@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 
@@ -26,7 +27,7 @@ CHECKPOINTS, LOGS, PACKAGE_MARK = "checkpoints", "logs", "model.safetensors"
 # Preparing a data set may take hours, in which the other processes wait for the first one.
 PATIENCE = timedelta(hours=24)
 # What may change between a run and its going on without changing its result.
-_INDIFFERENT = ("workers:", "checkpoint_steps:", "keep_checkpoints:", "trackers:", "- ")
+_INDIFFERENT = ("workers", "checkpoint_steps", "keep_checkpoints", "trackers")
 
 
 @dataclass
@@ -143,16 +144,12 @@ def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[
     if checkpoint is None:
         say("no checkpoint to go on from: beginning anew") if resume else None
         return None
-    differing = set(_essence(recipe.as_yaml())) ^ set(_essence(checkpoint.recipe))
-    if differing:
+    now, then = yaml.safe_load(recipe.as_yaml()), yaml.safe_load(checkpoint.recipe)
+    if differing := [key for key in now if key not in _INDIFFERENT and now[key] != then.get(key)]:
         raise CheckpointError(
-            f"{folder}: followed another recipe ({sorted(differing)[0].strip()}); choose another folder"
+            f"{folder}: followed another recipe ({', '.join(differing)}); choose another --output-dir"
         )
     return checkpoint
-
-
-def _essence(recipe: str) -> list[str]:
-    return [line for line in recipe.splitlines() if not line.startswith(_INDIFFERENT)]
 
 
 def _restore(run: Run, checkpoint: Checkpoint) -> None:

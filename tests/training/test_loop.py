@@ -81,8 +81,10 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(write_recipe, tmp_path):
     with pytest.raises(CheckpointError, match="holds a run; go on with --resume, or choose another --output-dir"):
         train(recipe, tmp_path / "run")
     other = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH, learning_rate=2e-3))
-    with pytest.raises(CheckpointError, match="followed another recipe"):
-        train(other, tmp_path / "run", resume=True)
+    longer = read_recipe(write_recipe(tmp_path / "recipe.yaml", workers=1))
+    for changed, key in ((other, "learning_rate"), (longer, "cycles")):
+        with pytest.raises(CheckpointError, match=rf"followed another recipe \({key}\)"):
+            train(changed, tmp_path / "run", resume=True)
     files = {"README.md", "thresholds.json", "validation_metrics.csv", "test_metrics.csv", "configuration.txt"}
     assert files <= {path.name for path in (tmp_path / "run").iterdir()}
     plots = {path.name for path in (tmp_path / "run" / "plots").iterdir()}
