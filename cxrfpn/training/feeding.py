@@ -15,6 +15,7 @@ from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
 from cxrfpn.data.cohort import plan_cohort
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.data.preparing import prepare
+from cxrfpn.data.schema import SourceError
 from cxrfpn.data.shards import PreparedShards, read_manifest
 from cxrfpn.data.sources import open_source
 from cxrfpn.training.recipe import Recipe
@@ -70,7 +71,14 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
         folder = Path(recipe.prepared or f"data/{_slug(recipe.source)}-{recipe.stored_size}")
         prepare(open_source(recipe.source), folder, recipe.stored_size)
     shards = PreparedShards(folder)
-    return Feed(shards, plan_cohort(shards.metadata(), recipe.protocol(), say))
+    feed = Feed(shards, plan_cohort(shards.metadata(), recipe.protocol(), say))
+    judged = feed.labels("validation").bool()
+    if not (judged.any(dim=0) & ~judged.all(dim=0)).any():  # said now, and not after the first epoch
+        raise SourceError(
+            f"{folder}: no finding is both present and absent among the {len(judged)} validation images: "
+            "no epoch can be judged"
+        )
+    return feed
 
 
 def training_batches(

@@ -9,7 +9,6 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.schema import SourceError
 from cxrfpn.evaluation.metrics import measure
 from cxrfpn.training.feeding import judging_batches
 from cxrfpn.training.optimisation import compute_loss
@@ -41,15 +40,9 @@ class Judgement:
 
 
 def judge(run: Run, split: str, size: int, pos_weight: torch.Tensor) -> Judgement:
-    """Let the judged network score a split, in eval mode, the processes sharing the work.
-
-    Raises:
-        SourceError: the split is empty, or no finding in it is both present and absent.
-    """
+    """Let the judged network score a split, in eval mode, the processes sharing the work."""
     accelerator, network = run.accelerator, run.judged
     loader = run.feed.loader(run.recipe, split, accelerator.process_index, accelerator.num_processes)
-    if not (loader.labels.any(axis=0) & ~loader.labels.all(axis=0)).any():
-        raise SourceError(f"{split}: no finding is both present and absent in it: no epoch can be judged")
     training = network.training
     network.eval()
     shares: list[tuple[int, NDArray, NDArray]] = []
