@@ -13,6 +13,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from transformers.utils import logging
 
 from cxrfpn.data.loading import Loader
 from cxrfpn.training.backbone import load_backbone_weights
@@ -80,6 +81,7 @@ def begin(recipe: Recipe, folder: Path, resume: bool) -> Run:
         SourceError, PrepareError, BackboneError: the data or the first weights cannot be had.
     """
     accelerator = _accelerator(recipe, folder)
+    logging.disable_progress_bar()  # of transformers, for files that are written in a moment
     checkpoint = _last_checkpoint(recipe, folder, resume, accelerator.print)
     with accelerator.main_process_first():  # the first one prepares what the others then find prepared
         feed = open_feed(recipe, accelerator.print)
