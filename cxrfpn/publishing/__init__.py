@@ -1,0 +1,1 @@
+"""A run -> a model repository and a Space on the Hugging Face Hub."""

@@ -1,0 +1,110 @@
+"""What belongs to the model's repository and what to the Space's, read once, so that what is checked is what goes."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxrfpn.evaluation.card import CAPTIONS, write_card
+from cxrfpn.evaluation.scoring import read_thresholds
+from pipeline_cxrfpn import ThresholdsError
+
+MODULES = tuple(
+    f"{name}_cxrfpn.py" for name in ("configuration", "modeling", "image_processing", "radiograph", "pipeline")
+)
+WEIGHTS, THRESHOLDS, METRICS, RECIPE, CARD = (
+    "model.safetensors", "thresholds.json", "metrics.json", "recipe.yaml", "README.md",
+)  # fmt: skip
+NEEDED = ("config.json", "preprocessor_config.json", *MODULES, WEIGHTS, THRESHOLDS, METRICS)
+RECORDS = (RECIPE, "configuration.txt", "validation_metrics.csv", "test_metrics.csv")
+# It shows radiographs, and those are not ours to publish.
+KEPT_HERE = "plots/examples.png"
+# What an earlier publication may have left behind. Whatever else lies in a repository is not ours, and stays.
+STALE = {
+    "model": re.compile(rf"\w+_cxrfpn\.py|plots/[^/]+\.png|{'|'.join(map(re.escape, RECORDS))}"),
+    "space": re.compile(r"\w+_cxrfpn\.py|demo/.+"),
+}
+
+
+class PublishError(ValueError):
+    """Something that cannot be published as it is; the message is one line that says what is wrong and what to do."""
+
+
+def model_files(run: Path, repo: str) -> dict[str, bytes]:
+    """The model's repository as path -> content: the package of a run, its figures, plots and card.
+
+    The card is written anew from metrics.json, under the name that the model has on the Hub and without the pictures
+    that stay here. Checkpoints, logs, predictions and pictures of radiographs are left out.
+
+    Raises:
+        PublishError: the folder is no package, or its thresholds or figures belong to other weights.
+    """
+    if missing := [name for name in NEEDED if not (run / name).is_file()]:
+        raise PublishError(
+            f"{run}: is no finished run, for want of {', '.join(missing)}; train.py writes the package and, once it "
+            "has scored the test split, metrics.json"
+        )
+    names = [*NEEDED, *(name for name in RECORDS if (run / name).is_file())]
+    names += sorted(path.relative_to(run).as_posix() for path in run.glob("plots/*.png"))
+    files = {name: (run / name).read_bytes() for name in names if name != KEPT_HERE}
+    _check_thresholds(run, files)
+    return {**files, CARD: _card(run, files, repo).encode()}
+
+
+def space_files(tree: Path) -> dict[str, bytes]:
+    """The Space's repository as path -> content: the demo, the modules that it needs, and what to install.
+
+    Args:
+        tree: this project's folder.
+
+    Raises:
+        PublishError: a file is missing.
+    """
+    needed = [tree / name for name in ("app.py", "requirements.txt", "demo/__init__.py", f"space/{CARD}")]
+    if missing := [str(path) for path in needed if not path.is_file()]:
+        raise PublishError(f"{', '.join(missing)}: missing, and the Space needs it")
+    paths = [tree / "app.py", tree / "requirements.txt", *tree.glob("*_cxrfpn.py"), *(tree / "demo").rglob("*")]
+    names = {path.relative_to(tree): path for path in paths if path.is_file()}
+    files = {name.as_posix(): path.read_bytes() for name, path in sorted(names.items()) if not _is_litter(name.parts)}
+    return {**files, CARD: (tree / "space" / CARD).read_bytes()}
+
+
+def _is_litter(parts: tuple[str, ...]) -> bool:
+    return any(part == "__pycache__" or part.startswith(".") for part in parts)
+
+
+def _check_thresholds(run: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        thresholds = read_thresholds(run / THRESHOLDS)
+    except ThresholdsError as error:
+        raise PublishError(str(error)) from None
+    _check_weights(run / THRESHOLDS, thresholds.fitted_on, files[WEIGHTS], "was fitted")
+
+
+def _check_weights(path: Path, fitted_on: Mapping[str, Any], weights: bytes, how: str) -> None:
+    expected, actual = fitted_on.get("weights_sha256"), hashlib.sha256(weights).hexdigest()
+    if expected not in (None, actual):
+        raise PublishError(
+            f"{path}: {how} with other weights than {WEIGHTS} (sha256 {expected[:12]}, not {actual[:12]}); "
+            "fit and score this run again with score.py"
+        )
+
+
+def _card(run: Path, files: Mapping[str, bytes], repo: str) -> str:
+    """README.md from metrics.json."""
+    path, recipe = run / METRICS, files.get(RECIPE)
+    try:
+        figures = json.loads(files[METRICS])
+        _check_weights(path, figures["fitted_on"], files[WEIGHTS], "was measured")
+        if not figures["is_model"]:
+            raise PublishError(
+                f"{path}: has the figures of a table of predictions; score the run with score.py --model"
+            )
+        plots = [name for name in CAPTIONS if f"plots/{name}.png" in files]
+        return write_card({**figures, "system": repo}, plots, recipe.decode() if recipe else None)
+    except KeyError as error:
+        raise PublishError(f"{path}: lacks {error}; score this run again with score.py") from None
+    except json.JSONDecodeError as error:
+        raise PublishError(f"{path}: is not JSON ({error}); score this run again with score.py") from None
