@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from cxrfpn.data.cohort import PROTOCOLS
@@ -16,6 +17,8 @@ def main() -> int:
     arguments = _parse()
     try:
         report = _score(arguments)
+        if arguments.no_examples:
+            report = replace(report, examples={})
         written = save_report(report, arguments.output_dir)
     except (ValueError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
@@ -50,6 +53,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--name", help="what the card calls the model (its Hub id, or its folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--resample-images", action="store_true", help="resample images, not patients: too narrow")
+    parser.add_argument(
+        "--no-examples", action="store_true", help="no picture of radiographs, which may not be yours to publish"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
     arguments = parser.parse_args()
     if arguments.predictions and len(arguments.predictions) > 2:

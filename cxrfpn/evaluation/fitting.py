@@ -41,7 +41,7 @@ def fit_thresholds(
         raise ValueError(f"thresholds are never fitted on the split {split}; take validation")
     labels, scores = check_scores(labels, scores)
     fitted_on: dict[str, Any] = {
-        "dataset": dataset,
+        "dataset": portable(dataset),
         "split": split,
         "images": len(labels),
         "positives": {finding: int(labels[:, index].sum()) for index, finding in enumerate(FINDINGS)},
@@ -54,3 +54,9 @@ def fit_thresholds(
         "operating_points": find_operating_points(labels, scores, min_precision=min_precision),
         "calibration": fit_calibration(labels, scores),
     }
+
+
+def portable(source: str) -> str:
+    """A source's name without the folders above it: figures travel further than a disk's layout should."""
+    kind, colon, where = source.partition(":")
+    return f"{kind}:{Path(where).name}" if colon else source

@@ -15,7 +15,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.schema import Source
 from cxrfpn.evaluation.card import write_card
-from cxrfpn.evaluation.fitting import fit_thresholds
+from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
 from cxrfpn.evaluation.plots import save_plots
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
@@ -165,21 +165,15 @@ def _figures(
     # The floor of patient data is fitted on whatever the system was not scored on, and never on the test split.
     train = metadata.iloc[:0] if asked.split == "all" else select_split(metadata, "train", asked.protocol)
     told = {"system": system, "is_model": is_model}
-    told |= {"source": _portable(asked.source.name), "split": asked.split, "protocol": protocol_name(asked.protocol)}
+    told |= {"source": portable(asked.source.name), "split": asked.split, "protocol": protocol_name(asked.protocol)}
     return told | score(scored, thresholds, asked.settings, train)
 
 
 def _fit(scored: Scored, asked: Asked, weights: Path | None) -> tuple[Thresholds, dict[str, Any]]:
     content = fit_thresholds(
-        scored.labels, scored.scores, dataset=_portable(asked.source.name), split=asked.split, weights=weights
+        scored.labels, scored.scores, dataset=asked.source.name, split=asked.split, weights=weights
     )
     return Thresholds(content), content
-
-
-def _portable(source: str) -> str:
-    """A source's name without the folders above it: figures travel further than a disk's layout should."""
-    kind, colon, where = source.partition(":")
-    return f"{kind}:{Path(where).name}" if colon else source
 
 
 def _write_predictions(path: Path, scored: Scored) -> None:

@@ -14,7 +14,7 @@ from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored
 
 AGE_BANDS = {"0-17": (0, 18), "18-39": (18, 40), "40-64": (40, 65), "65 and over": (65, np.inf)}
 # An image whose shorter side has fewer pixels was shrunk before it came to us, and shows less than the network can see.
-SHARP_SIDE = 256
+SHARP_SIDE = 300
 FIGURES = ("auroc", "sensitivity", "specificity")
 
 

@@ -1,0 +1,55 @@
+"""The model that lies at the root: it loads, it is what its papers say, and it reads real radiographs."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import transformers
+from transformers import AutoModel, AutoModelForImageClassification, pipeline
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.readme import METRICS, PART, README, results_part
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return pipeline("chest-xray-findings", model=str(ROOT), trust_remote_code=True)
+
+
+def test_weights_and_thresholds_belong_together_and_are_small():
+    weights = ROOT / "model.safetensors"
+    fitted = json.loads((ROOT / "thresholds.json").read_text())["fitted_on"]
+    assert fitted["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert fitted["split"] == "validation" and set(fitted["positives"]) == set(FINDINGS)
+    assert weights.stat().st_size < 20_000_000
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForImageClassification])
+def test_both_auto_classes_give_the_classifier_in_fp32(auto):
+    model = auto.from_pretrained(ROOT, trust_remote_code=True)
+    assert type(model).__name__ == "CxrFpnForImageClassification"
+    assert {str(weight.dtype) for weight in model.parameters()} == {"torch.float32"}
+
+
+def test_it_loads_without_a_warning(caplog):
+    transformers.logging.enable_propagation()
+    pipeline("chest-xray-findings", model=str(ROOT), trust_remote_code=True)
+    assert "fitted on other weights" not in caplog.text and "no thresholds" not in caplog.text
+
+
+def test_the_readme_says_what_was_measured():
+    figures = json.loads(METRICS.read_text())
+    assert PART.search(README.read_text())[0] == results_part(figures)
+
+
+def test_every_original_file_gets_fourteen_findings(pipe, nih_mini):
+    files = sorted((nih_mini / "originals").iterdir())
+    assert len(files) == 17
+    for file in files:
+        findings = pipe(file)
+        assert sorted(finding["label"] for finding in findings) == sorted(FINDINGS), file
+        assert all(math.isfinite(finding["score"]) for finding in findings), file
