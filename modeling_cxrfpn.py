@@ -23,8 +23,8 @@ except ImportError:
 logger = logging.get_logger(__name__)
 
 PYRAMID_STRIDES = {"P3": 8, "P4": 16, "P5": 32}
-# The share of each side of a finding map, at both ends, that is left blank.
-RIM = 1 / 7
+# The share of each side of a finding map, at both ends, over which it fades away.
+RIM = 1 / 3
 # Normalised radiographs lie within about 3 of zero; raw pixels of 0..255 do not.
 LARGEST_PLAUSIBLE_PIXEL = 20.0
 
@@ -126,7 +126,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
         Everything after the pyramid is average pooling and a small head, so the logit's first-order share of a place
         is its features times the head's gradient, exactly (Grad-CAM and HiResCAM coincide here). The shares of the
         three levels are brought to the finest one and added. The map shows how far a place stands out from the place
-        that speaks for the finding least, without the rim of the image: zero padding makes it speak for anything.
+        that speaks for the finding least, and fades towards the rim: zero padding makes the rim speak for anything.
 
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
@@ -254,16 +254,15 @@ def _evidence_maps(levels: list[Tensor], gradients: Tensor) -> Tensor:
         # Average pooling shares a level's gradient among its places, so a coarse place weighs more than a fine one.
         evidence = torch.einsum("bfc,bchw->bfhw", gradient.float(), level.float()) / level[0, 0].numel()
         total = total + F.interpolate(evidence, size=size, mode="bilinear", align_corners=False)
-    inner = _without_rim(total)
-    lowest, highest = inner.amin(dim=(2, 3), keepdim=True), inner.amax(dim=(2, 3), keepdim=True)
-    scaled = (inner - lowest) / (highest - lowest).clamp_min(torch.finfo(total.dtype).tiny)
-    rim = (total.shape[-1] - inner.shape[-1]) // 2
-    return F.pad(scaled, (rim, rim, rim, rim))
+    faded = (total - total.amin(dim=(2, 3), keepdim=True)) * _fading(size[0], total)[:, None] * _fading(size[1], total)
+    return faded / faded.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
 
 
-def _without_rim(maps: Tensor) -> Tensor:
-    rim = max(round(maps.shape[-1] * RIM), 1)
-    return maps[..., rim:-rim, rim:-rim]
+def _fading(places: int, like: Tensor) -> Tensor:
+    """[places] from near 0 at both ends up to 1 at a RIM from them, along a squared sine."""
+    from_edge = torch.arange(places, device=like.device, dtype=like.dtype).add(0.5) / places
+    from_edge = torch.minimum(from_edge, 1 - from_edge)
+    return torch.sin(torch.pi / 2 * (from_edge / RIM).clamp_max(1)) ** 2
 
 
 # save_pretrained then writes this module beside the weights; the config's auto_map names both auto classes.
