@@ -142,7 +142,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         return sorted(findings, key=lambda finding: finding["score"], reverse=True)
 
     def _read_thresholds(self) -> Thresholds:
-        path = self._package_file("thresholds.json")
+        path = self.package_file("thresholds.json")
         if path is None:
             logger.warning("the package has no thresholds.json: 0.5 is used for every finding")
             return Thresholds(dict.fromkeys(FINDINGS, 0.5))
@@ -151,7 +151,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         except ValueError as error:
             raise ThresholdsError(f"{path}: is not JSON ({error})") from None
         thresholds = Thresholds(content)
-        weights, expected = self._package_file("model.safetensors"), thresholds.fitted_on.get("weights_sha256")
+        weights, expected = self.package_file("model.safetensors"), thresholds.fitted_on.get("weights_sha256")
         if expected and weights and hashlib.sha256(weights.read_bytes()).hexdigest() != expected:
             logger.warning(
                 "thresholds.json was fitted on other weights than model.safetensors: "
@@ -159,7 +159,7 @@ class ChestXrayFindingsPipeline(Pipeline):
             )
         return thresholds
 
-    def _package_file(self, name: str) -> Path | None:
+    def package_file(self, name: str) -> Path | None:
         """A file that lies beside the weights, in a folder or in the very revision of the Hub that was loaded."""
         source = self.model.name_or_path
         if not source:

@@ -1,0 +1,96 @@
+"""Named endpoints for programs: /predict and /predict_batch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from configuration_cxrfpn import SEXES, VIEW_POSITIONS
+from demo.batch import read_rows
+from demo.reading import UNKNOWN, Reader
+from demo.uploads import clean_name, read_upload
+
+
+def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
+    """Add both to the page that is being built.
+
+    They stand on components that are never shown: gradio then checks that a file lies where uploads lie, and tells
+    clients the types.
+
+    Args:
+        limits: how many run at once, as gradio's events take it.
+    """
+
+    def predict(
+        image: str,
+        age: float | None = None,
+        sex: str = UNKNOWN,
+        view_position: str = UNKNOWN,
+        operating_point: str | None = None,
+    ) -> dict[str, Any]:
+        """Findings of one radiograph (PNG, JPEG, WebP, TIFF, BMP or DICOM), the highest score first.
+
+        What is unknown of age, sex and view position is taken from a DICOM header where there is one.
+        """
+        name = clean_name(Path(image or "").name)
+        try:
+            thresholds = reader.pipe.thresholds.at(operating_point or None)
+            reading = reader.read(read_upload(_given(image)), _known(age, sex, view_position))
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return {"image": name, "patient": reading.patient, **_called(reading.findings, reading.is_chest, thresholds)}
+
+    def predict_batch(images: list[str], operating_point: str | None = None) -> list[dict[str, Any]]:
+        """Findings of up to 200 radiographs, or of zips of them; for a file that cannot be used, an error."""
+        try:
+            thresholds = reader.pipe.thresholds.at(operating_point or None)
+            rows = list(read_rows(reader, _given(images)))
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return [
+            {"image": row["name"], "error": row["error"]}
+            if "error" in row
+            else {"image": row["name"], **_called(row["findings"], row["is_chest"], thresholds)}
+            for row in rows
+        ]
+
+    image = gr.File(label="image", visible=False)
+    images = gr.File(label="images", file_count="multiple", visible=False)
+    age = gr.Number(None, label="age", visible=False)
+    sex = gr.Radio([UNKNOWN, *SEXES], value=UNKNOWN, label="sex", visible=False)
+    view_position = gr.Radio([UNKNOWN, *VIEW_POSITIONS], value=UNKNOWN, label="view_position", visible=False)
+    names = list(reader.pipe.thresholds.operating_points)
+    operating_point = gr.Dropdown(names, value=reader.pipe.thresholds.default, label="operating_point", visible=False)
+    answer = gr.JSON(label="findings", visible=False)
+    gr.Button(visible=False).click(
+        predict, [image, age, sex, view_position, operating_point], answer, api_name="predict", **limits["reading"]
+    )
+    gr.Button(visible=False).click(
+        predict_batch, [images, operating_point], answer, api_name="predict_batch", **limits["batch"]
+    )
+
+
+def _given(upload: Any) -> Any:
+    if not upload:
+        raise ValueError("there is no file in the request; upload one first")
+    return upload
+
+
+def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
+    """Only what was told, so that the file's header is heard for the rest."""
+    told = {"age": age, "sex": sex, "view_position": view_position}
+    return {key: value for key, value in told.items() if value not in (None, UNKNOWN)}
+
+
+def _called(findings: list[dict[str, Any]], is_chest: bool, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Findings called at the thresholds asked for; the pipeline called them at its default ones."""
+    called = [
+        {
+            **finding,
+            "threshold": thresholds[finding["label"]],
+            "positive": finding["score"] >= thresholds[finding["label"]],
+        }
+        for finding in findings
+    ]
+    return {"looks_like_a_chest_radiograph": is_chest, "findings": called}

@@ -1,0 +1,76 @@
+// Draws the table of many readings: sorted by a click on a column, called at the chosen operating point, saved as CSV.
+// Text is always set as text, never as HTML: file names come from strangers.
+const root = element.querySelector(".batch-root");
+const state = { point: props.default_point, column: null, descending: true };
+
+const positives = (row) => props.findings.filter((label) => row.scores && row.scores[label] >= currentPoint().thresholds[label]);
+
+const keys = {
+  File: (row) => row.name.toLowerCase(),
+  Positive: (row) => (row.scores ? positives(row).length : -1),
+};
+const key = (column) => keys[column] ?? ((row) => (row.scores ? row.scores[column] : -1));
+
+function sorted(rows) {
+  if (state.column === null) return rows;
+  const value = key(state.column);
+  const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0);
+  return [...rows].sort((a, b) => (state.descending ? -order(a, b) : order(a, b)));
+}
+
+function sortBy(column) {
+  state.descending = state.column === column ? !state.descending : column !== "File";
+  state.column = column;
+  draw();
+  root.querySelector(`th[data-column="${column}"] button`).focus();
+}
+
+function header(column) {
+  const direction = state.column !== column ? "none" : state.descending ? "descending" : "ascending";
+  return make("th", { scope: "col", "data-column": column, "aria-sort": direction },
+    make("button", { type: "button", onclick: () => sortBy(column) }, title(column)));
+}
+
+function tableRow(row) {
+  const name = make("th", { scope: "row", title: row.name }, row.name);
+  if (row.error) return make("tr", { class: "failed" }, name, make("td", { colspan: props.findings.length + 1 }, row.error));
+  const found = positives(row);
+  const summary = row.is_chest ? found.map(title).join(", ") || "none" : "does not look like a chest radiograph";
+  return make("tr", { class: row.is_chest ? "" : "unsure" }, name, make("td", { class: "summary" }, summary),
+    ...props.findings.map((label) => make("td", { class: found.includes(label) ? "number positive" : "number" }, row.scores[label].toFixed(2))));
+}
+
+function csv(rows) {
+  // A cell that starts like a formula would be run as one by a spreadsheet.
+  const cell = (value) => {
+    const text = String(value ?? "").replace(/^([=+\-@\t\r])/, "'$1");
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [["image", "positive", "looks_like_a_chest_radiograph", "error", ...props.findings]];
+  for (const row of rows) {
+    lines.push([row.name, positives(row).join("|"), row.scores ? row.is_chest : "", row.error, ...props.findings.map((label) => row.scores?.[label] ?? "")]);
+  }
+  return lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+function draw() {
+  const batch = props.value;
+  root.replaceChildren();
+  if (!batch) return;
+  if (batch.error) return void root.append(make("p", { class: "refused", role: "alert" }, batch.error));
+  const { rows, total } = batch;
+  const failed = rows.filter((row) => row.error).length;
+  const done = rows.length === total;
+  const told = done ? `${total} files read${failed ? `, ${failed} of them could not be used` : ""}` : `Reading ${rows.length + 1} of ${total}`;
+  root.append(
+    make("div", { class: "batch-head" },
+      choosePoint("batch-operating-point"),
+      make("p", { role: "status" }, told),
+      done ? make("button", { type: "button", class: "save", onclick: () => save(`findings-${state.point}.csv`, new Blob([csv(rows)], { type: "text/csv" })) }, "Download CSV") : make("progress", { max: total, value: rows.length, "aria-label": "Files read" })),
+    make("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Findings of every file" },
+      make("table", {}, make("thead", {}, make("tr", {}, ...["File", "Positive", ...props.findings].map(header))),
+        make("tbody", {}, ...sorted(rows).map(tableRow)))));
+}
+
+watch("value", draw);
+draw();

@@ -1,0 +1,33 @@
+"""Many uploads, one after the other; a bad one is a row that says why."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from demo.reading import Reader
+from demo.uploads import Upload, read_batch
+
+
+def read_rows(reader: Reader, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Read files and the members of zips; what is known of a patient is what a file's own header tells.
+
+    Args:
+        paths: of uploads.
+
+    Yields:
+        `{"name", "findings", "is_chest"}`, or `{"name", "error"}`.
+
+    Raises:
+        UploadError: too many files, or too large together.
+    """
+    for upload in read_batch(paths):
+        yield _row(reader, upload)
+
+
+def _row(reader: Reader, upload: Upload) -> dict[str, Any]:
+    if upload.error is not None:
+        return {"name": upload.name, "error": upload.error}
+    try:
+        reading = reader.read(upload, {})
+    except ValueError as error:
+        return {"name": upload.name, "error": str(error)}
+    return {"name": upload.name, "findings": reading.findings, "is_chest": reading.is_chest}

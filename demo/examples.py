@@ -1,0 +1,38 @@
+"""The examples that come with the demo: phantoms, all synthetic, and what was drawn into each."""
+
+import base64
+import hashlib
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+FOLDER = Path(__file__).with_name("examples")
+
+
+@cache
+def load_examples() -> list[dict[str, Any]]:
+    """examples.json: for each `{"file", "title", "age", "sex", "view_position", "findings", "sha256"}`."""
+    return json.loads((FOLDER / "examples.json").read_text())
+
+
+def drawn_findings(data: bytes) -> list[str] | None:
+    """What was drawn into an example, told by its bytes; None for any other file."""
+    digest = hashlib.sha256(data).hexdigest()
+    return next((example["findings"] for example in load_examples() if example["sha256"] == digest), None)
+
+
+@cache
+def thumbnails(side: int = 112) -> list[dict[str, str]]:
+    """Title and a small picture, as a data URL, of each example."""
+    shown = []
+    for example in load_examples():
+        file = io.BytesIO()
+        with Image.open(FOLDER / example["file"]) as image:
+            image.resize((side, side)).save(file, "JPEG", quality=85)
+        picture = base64.b64encode(file.getvalue()).decode()
+        shown.append({"title": example["title"], "thumbnail": f"data:image/jpeg;base64,{picture}"})
+    return shown

@@ -1,0 +1,77 @@
+"""A radiograph from the NIH test set, with its label, where the Hub's viewer of data sets can be reached."""
+
+import os
+import random
+import threading
+from collections import OrderedDict
+from hashlib import sha256
+from typing import Any
+
+import httpx
+
+from configuration_cxrfpn import SEXES, VIEW_POSITIONS
+from demo.uploads import Upload
+
+DATASET, SPLIT, ROWS = "timm/nih-chest-xray-14", "test", 25_596
+SERVER = "https://datasets-server.huggingface.co"
+PATIENCE = 8.0  # seconds
+# Labels of the radiographs that were handed out lately, by the sha256 of their bytes: told again beside the reading.
+_KEPT = 256
+_labels: OrderedDict[str, list[str]] = OrderedDict()
+_lock = threading.Lock()
+
+
+class UnreachableError(ValueError):
+    """The Hub did not answer, or not with a radiograph; the message is one line."""
+
+
+def is_reachable() -> bool:
+    """Whether to offer such radiographs at all; asked once, at the start."""
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    try:
+        address = f"{_server()}/is-valid?dataset={DATASET}"
+        return httpx.get(address, timeout=PATIENCE / 2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
+    """One radiograph of the official test set at random, and its patient under the pipeline's keys.
+
+    Raises:
+        UnreachableError: see there.
+    """
+    query = {"dataset": DATASET, "config": "default", "split": SPLIT, "offset": random.randrange(ROWS), "length": 1}
+    try:
+        with httpx.Client(timeout=PATIENCE, follow_redirects=True) as client:
+            answer = client.get(f"{_server()}/rows", params=query).raise_for_status().json()
+            row = answer["rows"][0]["row"]
+            data = client.get(row["image"]["src"]).raise_for_status().content
+        labelled = [name for name in row["label_names"] if name != "No Finding"]
+        patient = {
+            "age": row["patient_age"],
+            "sex": row["patient_sex"] if row["patient_sex"] in SEXES else None,
+            "view_position": row["view_position"] if row["view_position"] in VIEW_POSITIONS else None,
+        }
+        name = f"nih-{row['image_id']}.jpg"
+    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
+        raise UnreachableError("the Hub cannot be reached right now; try a synthetic one") from None
+    _remember(data, labelled)
+    return Upload(name, data), patient
+
+
+def label_of(data: bytes) -> list[str] | None:
+    """The findings that NIH's label names; None for a radiograph that did not come from here."""
+    return _labels.get(sha256(data).hexdigest())
+
+
+def _server() -> str:
+    return os.environ.get("CXR_DATASETS_SERVER", SERVER)
+
+
+def _remember(data: bytes, findings: list[str]) -> None:
+    with _lock:
+        _labels[sha256(data).hexdigest()] = findings
+        while len(_labels) > _KEPT:
+            _labels.popitem(last=False)

@@ -1,0 +1,229 @@
+"""The page: one image, many images, the model, and how to call it from a program."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from configuration_cxrfpn import FINDINGS, SEXES, VIEW_POSITIONS
+from demo.api import add_endpoints
+from demo.batch import read_rows
+from demo.examples import FOLDER, load_examples, thumbnails
+from demo.figures import Figures
+from demo.gate import describe_errors
+from demo.nih import UnreachableError, draw_radiograph, is_reachable
+from demo.points import describe_points
+from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
+from demo.sweeping import LIVE
+from demo.uploads import MAX_FILES, count_batch, is_dicom, read_upload
+
+HERE = Path(__file__).parent
+# What the model beside the demo is called, whatever folder a Space puts both into.
+PROJECT = "cxr-densenet-fpn"
+NOTICE = "For research and teaching. Not for clinical use."
+KINDS = "PNG, JPEG, WebP, TIFF, BMP or DICOM"
+# One reading at a time, and one batch beside it: more only makes all of them slower on the two cores of a free Space.
+LIMITS = {kind: {"concurrency_id": kind, "concurrency_limit": 1} for kind in ("reading", "batch")}
+QUEUE_LENGTH = 128
+BUSY = "Many people are asking right now. Please try again in a minute."
+
+HEADER = f"""
+<header class="top">
+  <div><h1>Chest radiograph findings</h1>
+  <p>Fourteen findings from one frontal radiograph, and what is known of the patient.</p></div>
+  <p class="notice" role="note">{NOTICE}</p>
+</header>"""
+PRIVACY = f"""
+<footer class="foot">Uploads are deleted {LIVE // 60} minutes after they came; nothing that names a patient
+in a DICOM header is shown or kept. Labels of the training data were mined from reports and err; a score is no
+diagnosis.</footer>"""
+
+
+def build(pipe: Any) -> gr.Blocks:
+    """The page around one pipeline.
+
+    Args:
+        pipe: of "chest-xray-findings".
+    """
+    reader, figures = Reader(pipe), Figures(pipe)
+    points = describe_points(pipe.thresholds, figures)
+    shared = {"points": points, "default_point": pipe.thresholds.default}
+    with gr.Blocks(title="Chest radiograph findings", analytics_enabled=False) as page:
+        gr.HTML(HEADER, padding=False)
+        with gr.Tabs():
+            with gr.Tab("One image", id="one"):
+                _one_image(reader, shared | {"model": model_name(pipe), "measured": figures.measured_on()})
+            with gr.Tab("Many images", id="many"):
+                _many_images(reader, shared)
+            with gr.Tab("The model", id="model") as tab:
+                card = gr.HTML("", padding=False)
+                told = f"{figures.page()}<p class='hint'>{describe_errors(reader.gate.measured)}</p>"
+                # Only once it is looked at: its pictures would weigh on every visit.
+                tab.select(lambda: told, None, card, show_progress="hidden", **_PRIVATE)
+            with gr.Tab("For engineers", id="engineers"):
+                gr.Markdown((HERE / "calls.md").read_text(), elem_classes="prose-narrow")
+        gr.HTML(PRIVACY, padding=False)
+        add_endpoints(reader, LIMITS)
+    _fetch_no_urls(page)
+    page.queue(max_size=QUEUE_LENGTH)
+    _turn_away_politely(page)
+    return page
+
+
+def model_name(pipe: Any) -> str:
+    """What the page calls the model: a Hub id, or the name of its folder; never where that lies."""
+    source = Path(str(pipe.model.name_or_path))
+    if not source.exists():
+        return str(source)
+    return PROJECT if source.resolve() == HERE.parent.resolve() else source.resolve().name
+
+
+def _one_image(reader: Reader, props: dict[str, Any]) -> None:
+    with gr.Row(elem_classes="inputs"):
+        file = gr.File(label=f"Radiograph ({KINDS})", height=132, scale=5, min_width=280, elem_id="upload")
+        with gr.Column(scale=5, min_width=280, elem_classes="patient-fields"):
+            age, sex, view_position = _patient_fields()
+        button = gr.Button("Read", variant="primary", scale=1, min_width=120, elem_id="read")
+    gallery = gr.HTML(
+        thumbnails(),
+        html_template="<p class='gallery-title'>Or try a synthetic one</p><div class='gallery-root'></div>",
+        js_on_load=(HERE / "gallery.js").read_text(),
+        elem_id="gallery",
+    )
+    real = gr.Button("A radiograph from the NIH test set", size="sm", visible=is_reachable(), elem_id="real")
+    shown = gr.HTML(
+        None,
+        html_template="<div class='reader-root'></div>",
+        js_on_load=_script("reader.js"),
+        elem_id="reader",
+        notice=NOTICE,
+        **props,
+    )
+
+    def read(path: str | None, *patient: str) -> dict[str, Any] | None:
+        if path is None:
+            return None
+        try:
+            told, upload = patient_from_form(*patient), read_upload(path)
+            return reader.show(reader.read(upload, told, maps=True), upload)
+        except ValueError as error:  # told in the reading's place, where the eye is, not in a pop-up
+            return {"error": str(error)}
+
+    def fill(path: str, *fields: str) -> tuple[str, ...]:
+        try:
+            upload = read_upload(path)
+            return patient_to_form(reader.patient_in(upload)) if is_dicom(upload.data, upload.name) else fields
+        except ValueError:  # the reading that follows says what is wrong
+            return fields
+
+    def choose(event: gr.EventData) -> tuple[str, ...]:
+        example = load_examples()[int(event.example)]
+        return str(FOLDER / example["file"]), *patient_to_form(example)
+
+    def fetch() -> tuple[str | None, ...]:
+        try:
+            upload, patient = draw_radiograph()
+        except UnreachableError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        path = Path(tempfile.mkdtemp(dir=get_upload_folder())) / upload.name
+        path.write_bytes(upload.data)
+        return str(path), *patient_to_form(patient)
+
+    fields = [age, sex, view_position]
+    reading = {"fn": read, "inputs": [file, *fields], "outputs": shown, **LIMITS["reading"], **_PRIVATE}
+    file.upload(fill, [file, *fields], fields, show_progress="hidden", **_PRIVATE).then(**reading)
+    button.click(**reading)
+    gallery.select(choose, None, [file, *fields], show_progress="hidden", **_PRIVATE).then(**reading)
+    real.click(fetch, None, [file, *fields], show_progress="hidden", **_PRIVATE).success(**reading)
+    # With the file goes its patient: the next one must not inherit an age.
+    file.clear(lambda: ("", UNKNOWN, UNKNOWN, None), None, [*fields, shown], show_progress="hidden", **_PRIVATE)
+
+
+def _many_images(reader: Reader, props: dict[str, Any]) -> None:
+    with gr.Row(elem_classes="inputs"):
+        files = gr.File(
+            label=f"Up to {MAX_FILES} radiographs, or a zip of them",
+            file_count="multiple",
+            height=132,
+            scale=5,
+            min_width=280,
+            elem_id="uploads",
+        )
+        with gr.Column(scale=5, min_width=280):
+            gr.HTML(
+                "<p class='hint'>DICOM headers tell age, sex and view; of other files the patient counts as unknown. "
+                "A file that cannot be read is a row that says why.</p>"
+            )
+        button = gr.Button("Read all", variant="primary", scale=1, min_width=120, elem_id="read-all")
+    table = gr.HTML(
+        None,
+        html_template="<div class='batch-root'></div>",
+        js_on_load=_script("batch.js"),
+        elem_id="batch",
+        findings=list(FINDINGS),
+        **props,
+    )
+
+    def read_all(paths: list[str] | None) -> Iterator[dict[str, Any] | None]:
+        if not paths:
+            yield None
+            return
+        try:
+            total, rows = count_batch(paths), []
+            for row in read_rows(reader, paths):
+                if findings := row.pop("findings", None):
+                    row["scores"] = {finding["label"]: round(finding["score"], 4) for finding in findings}
+                rows.append(row)
+                # Every answer carries the whole table, so they thin out as it grows.
+                if len(rows) == total or len(rows) % max(1, total // 20) == 0:
+                    yield {"rows": rows, "total": total}
+        except ValueError as error:
+            yield {"error": str(error)}
+
+    button.click(read_all, files, table, show_progress="hidden", **LIMITS["batch"], **_PRIVATE)
+    files.clear(lambda: None, None, table, show_progress="hidden", **_PRIVATE)
+
+
+# What the page asks for itself is no part of the API.
+_PRIVATE = {"api_visibility": "private"}
+
+
+def _patient_fields() -> tuple[gr.Textbox, gr.Radio, gr.Radio]:
+    # No gr.Number: an empty one says 0, which is a newborn, until somebody has touched it.
+    age = gr.Textbox(label="Age (years)", placeholder=UNKNOWN, max_length=8, elem_id="age", min_width=90)
+    sex = gr.Radio([UNKNOWN, *reversed(SEXES)], value=UNKNOWN, label="Sex", elem_id="sex")
+    view_position = gr.Radio([UNKNOWN, *VIEW_POSITIONS], value=UNKNOWN, label="View position", elem_id="view")
+    return age, sex, view_position
+
+
+def _script(name: str) -> str:
+    return (HERE / "drawing.js").read_text() + (HERE / name).read_text()
+
+
+def _fetch_no_urls(page: gr.Blocks) -> None:
+    """gradio would download a file that is named by its address; nothing here may fetch what a stranger names."""
+
+    def uploads_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        async def move_upload(path: Any) -> Any:
+            if "://" in str(path):
+                raise gr.Error("Addresses are not fetched here; upload the file itself.", print_exception=False)
+            return await move(path)
+
+        return move_upload
+
+    for block in page.blocks.values():
+        block.async_move_resource_to_block_cache = uploads_only(block.async_move_resource_to_block_cache)
+
+
+def _turn_away_politely(page: gr.Blocks) -> None:
+    """A full queue answers with its sizes; people are told what to do instead."""
+    push = page._queue.push
+
+    async def push_or_tell(*arguments: Any, **named: Any) -> tuple[Any, ...]:
+        taken, answer, kind = await push(*arguments, **named)
+        return taken, BUSY if kind == "queue_full" else answer, kind
+
+    page._queue.push = push_or_tell

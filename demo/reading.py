@@ -1,0 +1,138 @@
+"""One radiograph -> what the page and the API show of it: numbers, a picture and finding maps, small enough to send."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from configuration_cxrfpn import MAX_AGE_YEARS, encode_patient
+from demo.examples import drawn_findings
+from demo.gate import Gate
+from demo.nih import label_of
+from demo.uploads import Upload
+from overlay_cxrfpn import GLOW
+
+PATIENT_KEYS = ("age", "sex", "view_position")
+UNKNOWN = "unknown"
+# Longer sides, in pixels: of the radiograph as the page shows it, and of the maps, which are smooth.
+SHOWN_SIDE, MAP_SIDE = 1024, 128
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A radiograph as it was read: its pixels [H,W] uint8, the patient as told, the pipeline's findings."""
+
+    name: str
+    pixels: np.ndarray
+    patient: dict[str, Any]
+    findings: list[dict[str, Any]]
+    is_chest: bool
+
+
+class Reader:
+    """Reads uploads through one pipeline, the only way that pixels become findings here.
+
+    Args:
+        pipe: of "chest-xray-findings".
+    """
+
+    def __init__(self, pipe: Any):
+        self.pipe = pipe
+        self.gate = Gate.load()
+
+    def patient_in(self, upload: Upload) -> dict[str, Any]:
+        """What the file itself says of the patient (a DICOM header); None where it is silent."""
+        radiograph = self.pipe.image_processor.read(upload.data, name=upload.name)
+        return {key: getattr(radiograph, key) for key in PATIENT_KEYS}
+
+    def read(self, upload: Upload, patient: Mapping[str, Any], maps: bool = False) -> Reading:
+        """Read one upload.
+
+        Args:
+            upload: with its bytes.
+            patient: any of age, sex and view_position; a key that is there overrules the file's header, with None too.
+            maps: whether findings carry their map.
+
+        Raises:
+            ValueError: an upload or a patient that cannot be used, in one line.
+        """
+        radiograph = replace(self.pipe.image_processor.read(upload.data, name=upload.name), **patient)
+        told = {key: getattr(radiograph, key) for key in PATIENT_KEYS}
+        encode_patient(**told)
+        findings = self.pipe(radiograph, maps=maps)
+        return Reading(upload.name, radiograph.pixels, told, findings, self.gate.passes(radiograph.pixels))
+
+    def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
+        """What the page draws: the reading, its picture and its maps as data URLs. No path, no header, no state."""
+        height, width = reading.pixels.shape
+        scale = min(1.0, SHOWN_SIDE / max(height, width))
+        shown = Image.fromarray(reading.pixels).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+        return {
+            "name": reading.name,
+            "patient": reading.patient,
+            "is_chest": reading.is_chest,
+            "drawn": drawn_findings(upload.data),
+            "labelled": label_of(upload.data),
+            "width": shown.width,
+            "height": shown.height,
+            "image": _data_url(shown, "JPEG", quality=90),
+            "findings": [self._show_finding(finding, shown.width, shown.height) for finding in reading.findings],
+        }
+
+    def _show_finding(self, finding: dict[str, Any], width: int, height: int) -> dict[str, Any]:
+        shown = {key: finding[key] for key in ("label", "score", "probability")}
+        if not finding["map"].any():
+            return {**shown, "map": None}
+        scale = MAP_SIDE / max(width, height)
+        placed = self.pipe.image_processor.place_map(
+            finding["map"], max(8, round(height * scale)), max(8, round(width * scale))
+        )
+        return {**shown, "map": _data_url(_layer(placed), "PNG", transparency=bytes(range(256)), compress_level=3)}
+
+
+def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
+    """The fields of the page -> the pipeline's keys, None for what is unknown.
+
+    Raises:
+        ValueError: an age that is no number of years in 0 to 120.
+    """
+    text = (age or "").strip().replace(",", ".")
+    try:
+        years = float(text) if text and text.lower() != UNKNOWN else None
+        encode_patient(age=years)
+    except ValueError:
+        raise ValueError(
+            f"the age must be a number of years from 0 to {MAX_AGE_YEARS:.0f}; leave it empty if it is unknown"
+        ) from None
+    return {
+        "age": years,
+        "sex": None if sex in (None, UNKNOWN) else sex,
+        "view_position": None if view_position in (None, UNKNOWN) else view_position,
+    }
+
+
+def patient_to_form(patient: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The inverse of `patient_from_form`, for what a DICOM header told."""
+    age = patient["age"]
+    return "" if age is None else f"{age:g}", patient["sex"] or UNKNOWN, patient["view_position"] or UNKNOWN
+
+
+def _layer(placed: np.ndarray) -> Image.Image:
+    """A placed map [h,w] of 0..1 -> a picture that, laid over the radiograph, gives what `overlay` blends.
+
+    Its 256 colours are the map's levels, each as opaque as it is high: a palette is small, and quick to make.
+    """
+    table = [np.interp(np.arange(256) / 255, np.linspace(0, 1, len(GLOW)), channel) for channel in GLOW.T]
+    layer = Image.fromarray(np.rint(placed * 255).astype(np.uint8), "P")
+    layer.putpalette(np.rint(np.stack(table, axis=1)).astype(np.uint8).tobytes())
+    return layer
+
+
+def _data_url(image: Image.Image, form: str, **settings: Any) -> str:
+    file = io.BytesIO()
+    image.save(file, form, **settings)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

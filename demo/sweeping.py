@@ -1,0 +1,38 @@
+"""Uploads leave the disk when their time is up, whatever became of the request that brought them."""
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+# How long an upload lives, and how often that is looked at, seconds. It cannot go with its first reading: gradio keeps
+# equal files of equal names once, so another visitor's request may still wait for it.
+LIVE, EVERY = 300, 20
+
+
+def own_upload_folder() -> Path:
+    """A folder for this process's uploads only, so that nobody else's files are swept; GRADIO_TEMP_DIR overrules it."""
+    folder = os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="cxr-demo-"))
+    return Path(folder)
+
+
+def sweep(folder: Path, live: float = LIVE) -> None:
+    """Delete every file under `folder` that came more than `live` seconds ago, and folders that are left empty."""
+    oldest = time.time() - live
+    for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder comes before it
+        with contextlib.suppress(OSError):  # gone already, or a folder that is not empty
+            if path.lstat().st_ctime < oldest:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+def start_sweeping(folder: Path) -> None:
+    """Sweep for as long as the process runs."""
+
+    def forever() -> None:
+        while True:
+            time.sleep(EVERY)
+            sweep(folder)
+
+    threading.Thread(target=forever, name="sweep", daemon=True).start()

@@ -1,0 +1,138 @@
+"""One upload through the reader, in process."""
+
+import asyncio
+import base64
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+from demo.examples import FOLDER, load_examples
+from demo.figures import ABSENT, Figures
+from demo.page import BUSY, build
+from demo.points import describe_points
+from demo.reading import Reader, patient_from_form, patient_to_form
+from demo.uploads import Upload, read_upload
+from overlay_cxrfpn import overlay
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def reader(package: Path) -> Reader:
+    return Reader(pipeline("chest-xray-findings", model=str(package), trust_remote_code=True))
+
+
+@pytest.fixture(scope="module")
+def example() -> Upload:
+    return read_upload(FOLDER / load_examples()[1]["file"])
+
+
+def picture(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+
+
+def test_layers_laid_over_the_radiograph_are_the_overlay(reader, example):
+    reading = reader.read(example, {}, maps=True)
+    shown = reader.show(reading, example)
+    finding, sent = next(
+        pair for pair in zip(reading.findings, shown["findings"], strict=True) if pair[1]["map"] is not None
+    )
+    layer = picture(sent["map"]).convert("RGBA")
+    film = picture(shown["image"]).convert("RGB").resize(layer.size)
+    layer.putalpha(layer.getchannel("A").point(lambda level: 0.6 * level))
+    ours = np.asarray(Image.alpha_composite(film.convert("RGBA"), layer).convert("RGB"), float)
+    small = np.asarray(film.convert("L"))
+    placed = reader.pipe.image_processor.place_map(finding["map"], *small.shape)
+    assert np.abs(ours - np.asarray(overlay(small, placed, 0.6), float)).max() <= 3
+
+
+def test_a_finding_for_which_nothing_speaks_has_no_map(reader, example):
+    reading = reader.read(example, {}, maps=True)
+    reading.findings[0]["map"][:] = 0
+    assert reader.show(reading, example)["findings"][0]["map"] is None
+
+
+def test_sixteen_bits_survive(reader, drawing):
+    """Levels that differ only in the low byte of a 16-bit PNG stay apart."""
+    file = io.BytesIO()
+    Image.fromarray(drawing.astype(np.uint16) + 30000).save(file, "PNG")
+    pixels = reader.read(Upload("deep.png", file.getvalue()), {}).pixels
+    assert np.abs(pixels.astype(int) - drawing).max() <= 1
+
+
+def test_what_the_page_says_overrules_the_header_and_what_it_leaves_out_does_not(reader, dicom):
+    upload = Upload("scan.dcm", dicom(PatientAge="058Y", PatientSex="F", ViewPosition="AP"))
+    assert reader.read(upload, {}).patient == {"age": 58, "sex": "F", "view_position": "AP"}
+    told = {"age": None, "sex": "M", "view_position": None}
+    assert reader.read(upload, told).patient == told
+
+
+def test_an_answer_is_small_and_holds_no_path(reader, example):
+    shown = reader.show(reader.read(example, {}, maps=True), example)
+    plain = re.sub(r"base64,[^']*", "", str(shown))
+    assert "/" not in plain.replace("data:image/", "") and len(str(shown)) < 600_000
+    assert shown["drawn"] == ["Cardiomegaly", "Effusion"]
+
+
+@pytest.mark.parametrize("age", ["-1", "121", "nan years", "1e9", "٣٤x"])
+def test_an_age_that_is_none_is_refused_in_one_line(age):
+    with pytest.raises(ValueError, match="from 0 to 120"):
+        patient_from_form(age, "F", "PA")
+
+
+def test_the_form_and_back():
+    patient = {"age": 0.5, "sex": None, "view_position": "PA"}
+    assert patient_from_form(*patient_to_form(patient)) == patient
+    assert patient_from_form("", "unknown", "unknown") == dict.fromkeys(("age", "sex", "view_position"))
+
+
+def test_a_package_without_figures_says_so(reader):
+    figures = Figures(reader.pipe)
+    assert figures.page() == ABSENT and figures.measured_on() == ""
+    assert [point["figures"] for point in describe_points(reader.pipe.thresholds, figures)] == [None, None]
+
+
+def test_figures_of_other_thresholds_are_not_shown_beside_these(reader):
+    figures = Figures(reader.pipe)
+    thresholds = reader.pipe.thresholds.operating_points["youden"]
+    told = {finding: {"threshold": value, "sensitivity": 0.5} for finding, value in thresholds.items()}
+    figures.content = {"operating_points": {"youden": told}}
+    assert figures.of_operating_point("youden", thresholds) == told
+    assert figures.of_operating_point("youden", {**thresholds, "Mass": 0.99}) is None
+
+
+def test_examples_are_small_and_every_file_is_listed():
+    listed = {example["file"] for example in load_examples()}
+    files = {path.name: path.stat().st_size for path in FOLDER.glob("*.png")}
+    assert set(files) == listed and max(files.values()) < 60 * 1024
+
+
+def test_the_demo_needs_nothing_of_the_training_code():
+    modules = [ROOT / "app.py", *(ROOT / "demo").glob("*.py")]
+    developed = {"make_examples.py", "fit_gate.py"}  # run in development only
+    assert not [path.name for path in modules if path.name not in developed and "cxrfpn." in path.read_text()]
+
+
+def test_requirements_are_the_ranges_of_the_project():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]
+    known = {*project["dependencies"], *extra["dicom"], *extra["demo"]}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = {line for line in lines if line and not line.startswith("#")}
+    assert wanted <= known
+    assert {name for name in known if not name.startswith(("tqdm", "cxr-densenet"))} <= wanted
+
+
+def test_a_full_queue_tells_people_what_to_do(reader):
+    page = build(reader.pipe)
+    page._queue.max_size = 0
+    answer = asyncio.run(page._queue.push(SimpleNamespace(fn_index=0), request=None, username=None))
+    assert answer == (False, BUSY, "queue_full")
