@@ -46,6 +46,10 @@ def test_the_readme_says_what_was_measured():
     assert PART.search(README.read_text())[0] == results_part(figures)
 
 
+def test_the_readme_shows_the_calls_that_are_tested():
+    assert (ROOT / "demo" / "calls.md").read_text().strip() in README.read_text()
+
+
 def test_every_original_file_gets_fourteen_findings(pipe, nih_mini):
     files = sorted((nih_mini / "originals").iterdir())
     assert len(files) == 17
