@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients, read_patients
-from cxrfpn.prediction.predicting import Prediction, predict
+from cxrfpn.prediction.predicting import Prediction, load_pipeline, predict
 from cxrfpn.prediction.tables import FORMS, write_predictions
 from overlay_cxrfpn import overlay
 
@@ -19,7 +19,7 @@ def main() -> int:
     arguments = _parse()
     try:
         inputs = _inputs(arguments)
-        pipe = _load(arguments.model)
+        pipe = load_pipeline(arguments.model)
         errors: list[str] = []
         predictions = predict(
             pipe,
@@ -81,14 +81,6 @@ def _inputs(arguments: argparse.Namespace) -> list[Input]:
             file=sys.stderr,
         )
     return inputs
-
-
-def _load(model: str):
-    from transformers import pipeline
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    return pipeline("chest-xray-findings", model=model, trust_remote_code=True)
 
 
 def _watch(predictions: Iterable[Prediction], count: int, errors: list[str]) -> Iterator[Prediction]:

@@ -9,6 +9,7 @@ from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.reporting import Asked, Report, save_report, score_model, score_predictions
 from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
+from cxrfpn.prediction.predicting import load_pipeline
 
 ROOT = Path(__file__).resolve().parent
 
@@ -82,15 +83,7 @@ def _score(arguments: argparse.Namespace) -> Report:
     )
     if arguments.predictions:
         return score_predictions(arguments.predictions, asked, arguments.thresholds)
-    return score_model(_load(arguments.model), asked, arguments.batch_size, arguments.name)
-
-
-def _load(model: str):
-    from transformers import pipeline
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    return pipeline("chest-xray-findings", model=model, trust_remote_code=True)
+    return score_model(load_pipeline(arguments.model), asked, arguments.batch_size, arguments.name)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,10 @@ from cxrfpn.data.balancing import ReportProtocol
 from cxrfpn.data.labels import LABELS, NO_FINDING, count_labels
 from cxrfpn.data.schema import SourceError
 from cxrfpn.data.shards import PreparedShards
+from cxrfpn.style import BLUE, DOTS_AN_INCH, GREEN, GREY, ORANGE, STYLE
 from image_processing_cxrfpn import CxrFpnImageProcessor
 
-# Of the palette of Okabe and Ito (2008), made for every kind of colour vision.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A"
-_DOTS_AN_INCH = 110
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.constrained_layout.use": True,
-}
+_STYLE = {**STYLE, "figure.constrained_layout.use": True}
 _SAMPLES = (4, 6)  # rows and columns of the grid
 _AUGMENTED = (5, 5)  # images, and ways of each
 
@@ -78,7 +70,7 @@ def save_pictures(
                 say(f"no picture of the balancing: {error}")
                 continue
             written.append(folder / f"{name}.png")
-            figure.savefig(written[-1], dpi=_DOTS_AN_INCH)
+            figure.savefig(written[-1], dpi=DOTS_AN_INCH)
     return written
 
 

@@ -15,16 +15,8 @@ from tqdm import tqdm
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import reliability
 from cxrfpn.evaluation.predictions import Scored
+from cxrfpn.style import BLUE, DOTS_AN_INCH, GREY, ORANGE, STYLE
 
-# Of the palette of Okabe and Ito (2008), made for every kind of colour vision.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7A7A7A"
-_DOTS_AN_INCH = 110
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 # A histogram of the scores of N images: so many bars.
 _BARS = 25
 
@@ -60,10 +52,10 @@ def save_plots(
     if examples:
         drawings["examples"] = lambda: draw_examples(scored, figures, examples)
     written = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for name, draw in tqdm(drawings.items(), desc="drawing", unit=" plots"):
             path = folder / f"{name}.png"
-            draw().savefig(path, dpi=_DOTS_AN_INCH)
+            draw().savefig(path, dpi=DOTS_AN_INCH)
             written.append(path)
     return written
 

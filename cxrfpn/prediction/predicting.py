@@ -5,6 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import pipeline
+from transformers.utils import logging
+
 from configuration_cxrfpn import encode_patient
 from cxrfpn.prediction.inputs import Input
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
@@ -21,6 +24,12 @@ class Prediction:
     findings: list[dict[str, Any]] | None = None
     error: str | None = None
     radiograph: Radiograph | None = None
+
+
+def load_pipeline(model: str) -> ChestXrayFindingsPipeline:
+    """The pipeline of a package, a folder or a Hub id, without transformers' progress bars."""
+    logging.disable_progress_bar()
+    return pipeline("chest-xray-findings", model=model, trust_remote_code=True)
 
 
 def predict(
