@@ -54,6 +54,11 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` of a text, in UTF-8."""
+    write_atomically(path, text.encode())
+
+
 def write_shard(path: Path, rows: Sequence[Row], skipped: dict[str, str]) -> None:
     """Write rows whose images are JPEG as one shard, and with them which images of its part could not be read.
 

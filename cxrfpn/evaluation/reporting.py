@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.schema import Source
+from cxrfpn.data.shards import write_text
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
@@ -147,15 +148,15 @@ def save_report(report: Report, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / f"{report.figures['split']}_metrics.csv"
-    _write_text(folder / METRICS, json.dumps(_plain(report.figures), indent=1, allow_nan=False) + "\n")
-    _write_text(table, findings_table(report.figures).to_csv(index=False))
+    write_text(folder / METRICS, json.dumps(_plain(report.figures), indent=1, allow_nan=False) + "\n")
+    write_text(table, findings_table(report.figures).to_csv(index=False))
     _write_predictions(folder / PREDICTIONS, report.scored)
     written = [folder / METRICS, table, folder / PREDICTIONS]
     if report.fitted is not None:
-        _write_text(folder / THRESHOLDS, json.dumps(report.fitted, indent=2) + "\n")
+        write_text(folder / THRESHOLDS, json.dumps(report.fitted, indent=2) + "\n")
         written.append(folder / THRESHOLDS)
     plots = save_plots(folder / "plots", report.scored, report.figures, report.probabilities, report.examples)
-    _write_text(folder / CARD, write_card(_plain(report.figures), [path.stem for path in plots], report.recipe))
+    write_text(folder / CARD, write_card(_plain(report.figures), [path.stem for path in plots], report.recipe))
     return [*written, folder / "plots", folder / CARD]
 
 
@@ -182,12 +183,6 @@ def _write_predictions(path: Path, scored: Scored) -> None:
     table["findings"] = [list(names) for names in table["findings"]]
     beside = path.with_name(f"{path.name}.part")
     table.join(pd.DataFrame(scored.scores, columns=list(FINDINGS))).to_parquet(beside, index=False)
-    os.replace(beside, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 

@@ -1,7 +1,6 @@
 """A run folder: the model package, what was measured, and a record of how it came about."""
 
 import copy
-import csv
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import pandas as pd
 import torch
 from transformers import pipeline
 
+from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.reporting import Asked, save_report, score_model
@@ -68,12 +68,7 @@ def save_package(
 
 def write_epochs(run: Run) -> None:
     """validation_metrics.csv, a row an epoch."""
-    beside = run.folder / f"{EPOCHS}.part"
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, run.place.epochs[0])
-        writer.writeheader()
-        writer.writerows(run.place.epochs)
-    os.replace(beside, run.folder / EPOCHS)
+    write_text(run.folder / EPOCHS, pd.DataFrame(run.place.epochs).to_csv(index=False))
 
 
 def write_configuration(run: Run) -> None:
@@ -99,8 +94,8 @@ def write_configuration(run: Run) -> None:
         run.recipe.as_yaml(),
     ]
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / CONFIGURATION).write_text("\n".join(lines), encoding="utf-8")
-    (run.folder / RECIPE).write_text(run.recipe.as_yaml(), encoding="utf-8")
+    write_text(run.folder / CONFIGURATION, "\n".join(lines))
+    write_text(run.folder / RECIPE, run.recipe.as_yaml())
 
 
 def finish(run: Run) -> None:
