@@ -104,31 +104,30 @@ def _huggingface_features() -> dict[str, Any]:
 
 
 class PreparedShards:
-    """A folder that prepare.py has finished: labels and patients in memory, images read where they are asked for.
+    """Folders that prepare.py has finished: labels and patients in memory, images read where they are asked for.
 
-    Rows are numbered through all shards in the order of their names. Row by row: `image_ids` and `patient_ids` (arrow
-    strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32, `groups` [N] (the row group a
-    row lies in). `source` is where they came from, `size` the side of the images, `skipped` the images that could not
-    be read, with the reasons.
+    Rows are numbered through all shards, folder by folder, in the order of their names. Row by row: `image_ids` and
+    `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32, `groups` [N]
+    (the row group a row lies in), `folders` [N] (the number of its folder). `source` is where those of the first folder
+    came from, `size` the side of all images, `skipped` the images that could not be read, with the reasons.
 
     Raises:
-        SourceError: no prepared folder, one that is unfinished, or one with a shard that is lost or damaged.
+        SourceError: no prepared folder, one that is unfinished, one with a shard that is lost or damaged, or folders
+            with images of different sizes.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *more: str | Path) -> None:
         self.folder = Path(folder)
-        manifest = read_manifest(self.folder)
-        if manifest is None:
-            raise SourceError(f"{folder}: holds no {MANIFEST}; make prepared shards with prepare.py")
-        self.source: str = manifest["source"]
-        self.size: int = manifest["size"]
-        self.shards = shard_paths(self.folder, len(manifest["parts"]))
-        if lacking := [path.name for path in self.shards if not path.exists()]:
-            raise SourceError(
-                f"{folder}: {len(lacking)} of {len(self.shards)} shards are not there yet, {lacking[0]} the first; "
-                "run prepare.py again to go on"
-            )
+        found = [_finished_shards(Path(each)) for each in (folder, *more)]
+        self.source: str = found[0][0]["source"]
+        self.size: int = found[0][0]["size"]
+        for each, (manifest, _) in zip(more, found[1:], strict=True):
+            if manifest["size"] != self.size:
+                raise SourceError(f"{each}: holds images of {manifest['size']} pixels, {folder} of {self.size}")
+        self.shards = [shard for _, shards in found for shard in shards]
         self._read_index()
+        rows = [sum(read_summary(shard)[0] for shard in shards) for _, shards in found]
+        self.folders = np.repeat(np.arange(len(found)), rows)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -186,6 +185,20 @@ class PreparedShards:
         labels = np.zeros((len(self), len(FINDINGS)), np.float32)
         labels[findings.value_parent_indices(), pc.index_in(findings.flatten(), pa.array(FINDINGS))] = 1
         return labels
+
+
+def _finished_shards(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The manifest of a prepared folder and all its shards."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise SourceError(f"{folder}: holds no {MANIFEST}; make prepared shards with prepare.py")
+    shards = shard_paths(folder, len(manifest["parts"]))
+    if lacking := [path.name for path in shards if not path.exists()]:
+        raise SourceError(
+            f"{folder}: {len(lacking)} of {len(shards)} shards are not there yet, {lacking[0]} the first; "
+            "run prepare.py again to go on"
+        )
+    return manifest, shards
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
 from cxrfpn.data.cohort import plan_cohort
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.data.preparing import prepare
-from cxrfpn.data.schema import SourceError
+from cxrfpn.data.schema import VALIDATION_FOLD, SourceError
 from cxrfpn.data.shards import PreparedShards, read_manifest
 from cxrfpn.data.sources import open_source
 from cxrfpn.training.recipe import Recipe
@@ -64,14 +64,14 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
         SourceError: the source, its prepared folder or the cohort cannot be used.
         PrepareError: preparing had to stop.
     """
-    given = Path(recipe.source.removeprefix("parquet:"))
-    if recipe.source.startswith("parquet:") and read_manifest(given) is not None:
-        folder = given
-    else:
-        folder = Path(recipe.prepared or f"data/{_slug(recipe.source)}-{recipe.stored_size}")
-        prepare(open_source(recipe.source), folder, recipe.stored_size)
-    shards = PreparedShards(folder)
-    feed = Feed(shards, plan_cohort(shards.metadata(), recipe.protocol(), say))
+    folder = _prepared(recipe.source, recipe, recipe.prepared)
+    shards = PreparedShards(folder, *(_prepared(source, recipe) for source in recipe.more_sources))
+    metadata = shards.metadata()
+    own = shards.folders == 0
+    plan = plan_cohort(metadata[own], recipe.protocol(), say)
+    if recipe.more_sources:
+        plan = pd.concat([plan, plan_more(metadata[~own], metadata[own], plan, say)])
+    feed = Feed(shards, plan)
     judged = feed.labels("validation").bool()
     if not (judged.any(dim=0) & ~judged.all(dim=0)).any():  # said now, and not after the first epoch
         raise SourceError(
@@ -79,6 +79,22 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
             "no epoch can be judged"
         )
     return feed
+
+
+def plan_more(more: pd.DataFrame, own: pd.DataFrame, plan: pd.DataFrame, say: Callable[[str], object]) -> pd.DataFrame:
+    """Plan the images of further sources, which are for training only, beside the plan of a run's own source.
+
+    Left out: what the source itself keeps for validation or test, and every image of a patient that is validated or
+    tested on.
+
+    Args:
+        more, own: metadata (METADATA_COLUMNS) of the further sources and of the run's own.
+        plan: the plan of `own`.
+    """
+    judged = own["patient_id"].loc[plan.index[plan["split"] != "train"]]
+    kept = (more["split"] != "test") & (more["fold"] != VALIDATION_FOLD) & ~more["patient_id"].isin(judged)
+    say(f"further images to train on: {kept.sum():,} ({(~kept).sum():,} others are held out, or of patients that are)")
+    return pd.DataFrame({"image_id": more["image_id"][kept], "split": "train", "copies": 1, "mirrored": 0})
 
 
 def training_batches(
@@ -129,6 +145,16 @@ def hide_inputs(patients: Tensor, share: float, seed: int, epoch: int, first: in
 def _made(batches: Iterator[Batch], make: Callable[[Batch], tuple]) -> tuple | None:
     batch = next(batches, None)
     return None if batch is None else make(batch)
+
+
+def _prepared(source: str, recipe: Recipe, folder: str | None = None) -> Path:
+    """The folder of a source's prepared shards, made now where it is not there or not finished."""
+    given = Path(source.removeprefix("parquet:"))
+    if source.startswith("parquet:") and read_manifest(given) is not None:
+        return given
+    made = Path(folder or f"data/{_slug(source)}-{recipe.stored_size}")
+    prepare(open_source(source), made, recipe.stored_size)
+    return made
 
 
 def _slug(source: str) -> str:

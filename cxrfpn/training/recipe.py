@@ -11,6 +11,7 @@ import yaml
 from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.augment import Augmentation
 from cxrfpn.data.cohort import PROTOCOLS
+from cxrfpn.data.sources import UNLABELLED
 
 
 class RecipeError(ValueError):
@@ -46,18 +47,21 @@ class Recipe:
     """A run: its data, network, optimisation and regularisation.
 
     source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
-    under data/ named after both). cohort: a protocol and its settings. backbone_weights: "imagenet", "none", a file, or
-    a package of ours (folder or Hub id), whose every fitting tensor is taken. batch_size: images of one process in one
-    step; accumulation: in how many passes they are computed. weight_average: decay of the moving average of the
-    weights, which is then what is judged and kept; 0 keeps the trained weights themselves. choose_by: the validation
-    figure whose best epoch is kept. precision: "auto" takes bf16 where the hardware multiplies it. checkpoint_steps: a
-    checkpoint every so many steps, besides one an epoch.
+    under data/ named after both). objective: "findings", or "pretraining", which looks at no finding and makes weights
+    to begin with. more_sources: others that are only trained on. cohort: a protocol and its settings.
+    backbone_weights: "imagenet", "none", a file, or a package of ours (folder or Hub id), whose every fitting tensor is
+    taken. batch_size: images of one process in one step; accumulation: in how many passes they are computed.
+    weight_average: decay of the moving average of the weights, which is then what is judged and kept; 0 keeps the
+    trained weights themselves. choose_by: the validation figure whose best epoch is kept. precision: "auto" takes bf16
+    where the hardware multiplies it. checkpoint_steps: a checkpoint every so many steps, besides one an epoch.
     """
 
     source: str
     cycles: tuple[Cycle, ...]
+    objective: Literal["findings", "pretraining"] = "findings"
     stored_size: int = 256
     prepared: str | None = None
+    more_sources: tuple[str, ...] = ()
     cohort: dict[str, Any] = field(default_factory=lambda: {"protocol": "official"})
     no_finding_share: float = 1.0
     backbone_weights: str = "none"
@@ -95,7 +99,12 @@ class Recipe:
         for name in ("no_finding_share", "warmup", "patient_dropout", "minimum_precision"):
             _require(0 <= getattr(self, name) <= 1, f"{name}: must lie in 0 to 1")
         _require(0 <= self.weight_average < 1, "weight_average: must lie in 0 to 1, without 1")
+        if self.objective == "findings":
+            for name in (self.source, *self.more_sources):
+                _require(not name.startswith(f"{UNLABELLED}:"), f"{name}: can only serve the objective pretraining")
         _require(self.cohort.get("protocol") in PROTOCOLS, f"cohort: protocol is one of {', '.join(PROTOCOLS)}")
+        painted = self.objective == "findings" or self.config().pyramid_channels > 0
+        _require(painted, "network: pretraining paints from the pyramid; pyramid_channels must be over 0")
         self.protocol(), self.config()
 
     @property

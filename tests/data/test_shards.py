@@ -83,6 +83,19 @@ def test_what_is_missing_or_damaged_is_named(write_prepared, tmp_path):
             PreparedShards(tmp_path / "a")
 
 
+def test_several_folders_are_read_as_one(write_prepared, tmp_path):
+    first = write_prepared(tmp_path / "a", (20, 30))
+    write_prepared(tmp_path / "b", (150,))
+    shards = PreparedShards(tmp_path / "a", tmp_path / "b")
+    assert len(shards) == 200 and shards.folders.tolist() == [0] * 50 + [1] * 150
+    assert shards.groups.tolist() == [0] * 20 + [1] * 30 + [2] * 100 + [3] * 50
+    images = shards.read_images(np.array([3, 53, 199]))
+    assert images[3].to_pybytes() == first[3].image == images[53].to_pybytes()  # both folders begin with the same rows
+    write_prepared(tmp_path / "c", (20,), size=32)
+    with pytest.raises(SourceError, match="/c: holds images of 32 pixels, .*/a of 16"):
+        PreparedShards(tmp_path / "a", tmp_path / "c")
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "table"
     write_atomically(path, b"first")

@@ -219,3 +219,14 @@ def test_nih_mini_as_its_readme_counts_it(nih_mini: Path) -> None:
     assert sum(map(len, boxes)) == 464
     assert any(box.finding == "Infiltration" for row in boxes for box in row)
     assert all(0 <= box.x and box.x + box.width <= 1.01 for row in boxes for box in row)
+
+
+def test_unlabelled_radiographs_are_read_without_a_word_of_what_stands_beside_them(tmp_path: Path) -> None:
+    columns = as_strings()[0] | {"label": ["Normal", "Pneumonia", "?"], "split": ["test", "nonsense", "train"]}
+    write(tmp_path / "test-0.parquet", columns)
+    source = open_source(f"unlabelled:{tmp_path}")
+    expected = [
+        Row(image, row.image_id, row.patient_id, None, None, None, (), (), "train", None)
+        for image, row in zip(IMAGES, EXPECTED, strict=True)
+    ]
+    assert list(source.rows("test-0.parquet")) == expected

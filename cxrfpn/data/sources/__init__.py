@@ -7,10 +7,12 @@ from pathlib import Path
 from cxrfpn.data.schema import Source, SourceError
 from cxrfpn.data.sources.parquet import LocalFiles, ParquetSource
 
-__all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
+__all__ = ["DEFAULT_SOURCE", "UNLABELLED", "SourceError", "open_source"]
 
 # NIH ChestX-ray14 in the official split, and the revision that everything here was written for.
 DEFAULT_SOURCE = "timm/nih-chest-xray-14"
+# Sources whose rows say nothing of findings: they are never trained on or scored as if they were healthy.
+UNLABELLED = "unlabelled"
 PINNED_REVISIONS = {DEFAULT_SOURCE: "c1bf579641b3256b4d49924436984b82bee5834d"}
 
 _ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -21,7 +23,8 @@ def open_source(name: str = DEFAULT_SOURCE) -> Source:
 
     Args:
         name: `org/name` or `org/name@revision` on the Hub, `nih:FOLDER` (as the NIH publishes it), `parquet:FOLDER`,
-            `phantom:N` (N drawings) or `csv:FILE` (a table of your own).
+            `phantom:N` (N drawings), `csv:FILE` (a table of your own) or `unlabelled:FOLDER` (parquet files of which
+            only the images are read: for pretraining).
 
     Raises:
         SourceError: a name of no such form.
@@ -32,12 +35,17 @@ def open_source(name: str = DEFAULT_SOURCE) -> Source:
     if match := _ON_THE_HUB.fullmatch(name):
         return _hub(match[1], match[2] or PINNED_REVISIONS.get(match[1], "main"))
     raise SourceError(
-        f"source {name!r} is none of org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N"
+        f"source {name!r} is none of org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N, "
+        "unlabelled:FOLDER"
     )
 
 
 def _parquet(folder: str) -> ParquetSource:
     return ParquetSource(f"parquet:{folder}", LocalFiles(folder))
+
+
+def _unlabelled(folder: str) -> ParquetSource:
+    return ParquetSource(f"{UNLABELLED}:{folder}", LocalFiles(folder), labelled=False)
 
 
 def _nih(folder: str) -> Source:
@@ -67,4 +75,10 @@ def _hub(repo: str, revision: str) -> Source:
     return ParquetSource(files.name, files)
 
 
-_KINDS: dict[str, Callable[[str], Source]] = {"nih": _nih, "parquet": _parquet, "phantom": _phantom, "csv": _csv}
+_KINDS: dict[str, Callable[[str], Source]] = {
+    "nih": _nih,
+    "parquet": _parquet,
+    "phantom": _phantom,
+    "csv": _csv,
+    UNLABELLED: _unlabelled,
+}

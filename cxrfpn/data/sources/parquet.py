@@ -68,10 +68,16 @@ class ParquetSource:
     Columns go by many names, and sex, view and labels may be strings or ClassLabels (read by name). A file whose name
     says train, validation or test tells the split of its rows, unless a column does. `boxes.csv`, or the NIH's list,
     gives the boxes where no column does.
+
+    Args:
+        name: the source's name.
+        files: where the files are.
+        labelled: False reads images and their ids, and nothing else that is written of them: every row is an unknown
+            patient's, of the train split, with no finding because nobody looked.
     """
 
-    def __init__(self, name: str, files: Files) -> None:
-        self.name, self.files = name, files
+    def __init__(self, name: str, files: Files, labelled: bool = True) -> None:
+        self.name, self.files, self.labelled = name, files, labelled
 
     def parts(self) -> list[str]:
         names = self.files.names()
@@ -135,7 +141,9 @@ class ParquetSource:
             return read_boxes(file, name)
 
     def _read_metadata(self, file: pq.ParquetFile, part: str) -> pd.DataFrame:
-        raw = _raw_metadata(file, part)
+        raw = _raw_metadata(file, part, self.labelled)
+        if not self.labelled:
+            return tabulate({**raw, "split": ["train"] * len(raw["image_id"])}, part)
         count = len(raw["image_id"])
         if "split" not in raw and (split := _split_in(part)):
             raw["split"] = [split] * count
@@ -158,11 +166,13 @@ class ParquetSource:
             raise SourceError(f"{self.files.name}/{part}: cannot be read as parquet ({reason})") from None
 
 
-def _raw_metadata(file: pq.ParquetFile, part: str) -> dict[str, list[Any]]:
+def _raw_metadata(file: pq.ParquetFile, part: str, labelled: bool) -> dict[str, list[Any]]:
     """Field -> values of a file, ClassLabels by their names."""
     schema = file.schema_arrow
     fields = spelled(schema.names)
-    if "findings" not in fields:
+    if not labelled:
+        fields = {field: column for field, column in fields.items() if field == "image_id"}
+    elif "findings" not in fields:
         raise SourceError(f"{part}: has no column of findings; it has {', '.join(schema.names)}")
     if IMAGE_COLUMN not in schema.names:
         raise SourceError(f"{part}: has no column {IMAGE_COLUMN}; it has {', '.join(schema.names)}")
@@ -175,7 +185,7 @@ def _raw_metadata(file: pq.ParquetFile, part: str) -> dict[str, list[Any]]:
     raw = {field: _named(table.column(column).to_pylist(), classes.get(column)) for field, column in fields.items()}
     if paths:
         raw["image_id"] = [image and image.get("path") for image in table.column(IMAGE_COLUMN).to_pylist()]
-    return raw
+    return raw if labelled else {**raw, "findings": [()] * len(raw["image_id"])}
 
 
 def _split_in(part: str) -> str | None:

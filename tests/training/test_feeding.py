@@ -1,0 +1,36 @@
+"""Which images a run reads when it reads several sources."""
+
+import pandas as pd
+
+from cxrfpn.data.phantom import PhantomSource
+from cxrfpn.data.preparing import prepare
+from cxrfpn.training.feeding import open_feed, plan_more
+from cxrfpn.training.recipe import read_recipe
+
+
+def test_of_further_sources_nobody_is_shown_who_is_judged():
+    own = pd.DataFrame({"image_id": list("abc"), "patient_id": ["1", "2", "3"]})
+    plan = pd.DataFrame({"image_id": list("abc"), "split": ["train", "validation", "test"]})
+    more = pd.DataFrame(
+        [("k", "1", "train", 4), ("l", "2", "train", 4), ("m", "3", "train", None), ("n", "9", "train", None),
+         ("o", "8", "test", None), ("p", "7", "train", 0), ("q", "6", None, None)],
+        columns=["image_id", "patient_id", "split", "fold"],
+    )  # fmt: skip
+    said = []
+    planned = plan_more(more, own, plan, said.append)
+    # l and m are of patients that are judged; o and p are held out where they come from.
+    assert planned["image_id"].tolist() == ["k", "n", "q"] and set(planned["split"]) == {"train"}
+    assert said == ["further images to train on: 3 (4 others are held out, or of patients that are)"]
+
+
+def test_a_run_trains_on_all_its_sources_and_is_judged_by_the_first(write_recipe, tmp_path):
+    prepare(PhantomSource(60, seed=1), tmp_path / "more", size=64, processes=1)
+    alone = open_feed(read_recipe(write_recipe(tmp_path / "alone.yaml")), print)
+    recipe = read_recipe(write_recipe(tmp_path / "both.yaml", more_sources=[f"parquet:{tmp_path / 'more'}"]))
+    both = open_feed(recipe, print)
+    added = both.plan[~both.plan["image_id"].isin(alone.plan["image_id"])]
+    assert len(added) > 30 and set(added["split"]) == {"train"}
+    assert both.plan.drop(added.index).equals(alone.plan)
+    seen = {name for batch in both.loader(recipe, "train", 0, 1).batches() for name in batch.image_ids}
+    assert set(added["image_id"]) < seen
+    assert both.loader(recipe, "validation", 0, 1).entries_an_epoch == (alone.plan["split"] == "validation").sum()
