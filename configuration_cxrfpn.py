@@ -95,9 +95,10 @@ class CxrFpnConfig(PreTrainedConfig):
     Args:
         image_size: side of the square input, in pixels.
         growth_rate, block_config, stem_channels: the DenseNet; the defaults are DenseNet-121.
-        pyramid_channels: channels of every pyramid level.
+        pyramid_channels: channels of every pyramid level; 0 leaves the pyramid out, and what is pooled is the last
+            dense block, as in a plain DenseNet.
         image_features: width of the image branch.
-        patient_features: width of the patient branch.
+        patient_features: width of the patient branch; 0 leaves it out, and the patient is not looked at.
         head_features: width of the hidden layer of the head.
         dropout: rate before the last layer.
         pos_weight: weight of the positive term of the loss, one a finding in the order of `FINDINGS`, or None.

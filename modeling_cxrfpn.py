@@ -62,6 +62,18 @@ class DenseNetBackbone(nn.Module):
         )
 
 
+class LastBlock(nn.Module):
+    """What a plain DenseNet pools: its last dense block, normalised. It stands where the pyramid would."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, levels: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+        name, last = list(levels.items())[-1]
+        return OrderedDict({name: F.relu(self.norm(last))})
+
+
 class PatientBranch(nn.Module):
     """Age, view position and sex -> features; each unknown input adds a learned vector in place of its own weights."""
 
@@ -89,9 +101,14 @@ class CxrFpnForImageClassification(PreTrainedModel):
     def __init__(self, config: CxrFpnConfig):
         super().__init__(config)
         self.backbone = DenseNetBackbone(config)
-        self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels)
-        self.image_branch = nn.Linear(len(PYRAMID_STRIDES) * config.pyramid_channels, config.image_features)
-        self.patient_branch = PatientBranch(config)
+        if config.pyramid_channels:
+            self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels)
+            pooled = len(PYRAMID_STRIDES) * config.pyramid_channels
+        else:
+            pooled = self.backbone.channels[-1]
+            self.pyramid = LastBlock(pooled)
+        self.image_branch = nn.Linear(pooled, config.image_features)
+        self.patient_branch = PatientBranch(config) if config.patient_features else None
         self.head = nn.Sequential(
             nn.Linear(config.image_features + config.patient_features, config.head_features),
             nn.ReLU(),
@@ -114,7 +131,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             logits [B,14], and the loss (binary cross-entropy weighted by `config.pos_weight`) when labels are given.
         """
         self._check_inputs(pixel_values, patient, labels)
-        logits = self._classify(self._pool(self._levels(pixel_values)), self._patient(patient, pixel_values))
+        logits = self._classify(self.pool(self.pyramid_levels(pixel_values)), self._patient(patient, pixel_values))
         loss = None if labels is None else self._loss(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
@@ -149,10 +166,10 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if unknown := [name for name in findings if name not in FINDINGS]:
             raise ValueError(f"no finding is called {', '.join(map(repr, unknown))}; known are {', '.join(FINDINGS)}")
         with torch.no_grad():
-            levels = self._levels(pixel_values)
+            levels = self.pyramid_levels(pixel_values)
         with torch.inference_mode(False), torch.enable_grad():
             levels = [level.detach().clone() for level in levels]
-            pooled = self._pool(levels).requires_grad_()
+            pooled = self.pool(levels).requires_grad_()
             logits = self._classify(pooled, self._patient(patient, pixel_values).clone())
             gradients = [
                 torch.autograd.grad(logits[:, FINDINGS.index(name)].sum(), pooled, retain_graph=True)[0]
@@ -162,16 +179,21 @@ class CxrFpnForImageClassification(PreTrainedModel):
         with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
             return logits.detach(), _evidence_maps(levels, torch.stack(gradients, dim=1))
 
-    def _levels(self, pixel_values: Tensor) -> list[Tensor]:
+    def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
+        """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
+
+        Without a pyramid, the last dense block alone: [B, 1024, H/32, W/32].
+        """
         features = OrderedDict(zip(PYRAMID_STRIDES, self.backbone(pixel_values), strict=True))
         return list(self.pyramid(features).values())
 
-    def _pool(self, levels: list[Tensor]) -> Tensor:
+    def pool(self, levels: list[Tensor]) -> Tensor:
+        """The mean of every channel of every level -> [B, levels * pyramid_channels]."""
         dtype = self.image_branch.weight.dtype
         return torch.cat([level.to(dtype).mean(dim=(2, 3)) for level in levels], dim=1)
 
     def _patient(self, patient: Tensor | None, pixel_values: Tensor) -> Tensor:
-        dtype = self.patient_branch.known.weight.dtype
+        dtype = self.image_branch.weight.dtype
         if patient is None:
             return pixel_values.new_full((len(pixel_values), len(PATIENT_INPUTS)), math.nan, dtype=dtype)
         return patient.to(device=pixel_values.device, dtype=dtype)
@@ -179,8 +201,10 @@ class CxrFpnForImageClassification(PreTrainedModel):
     def _classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
         # Never in autocast's bf16, whose 8 bits would leave a few hundred different scores, and many a tie.
         with torch.autocast(pooled.device.type, enabled=False):
-            image_features = F.relu(self.image_branch(pooled))
-            return self.head(torch.cat([image_features, self.patient_branch(patient)], dim=1))
+            features = F.relu(self.image_branch(pooled))
+            if self.patient_branch is not None:
+                features = torch.cat([features, self.patient_branch(patient)], dim=1)
+            return self.head(features)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = self.config.pos_weight

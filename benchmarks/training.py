@@ -11,6 +11,7 @@ from configuration_cxrfpn import CxrFpnConfig
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import prepare
 from cxrfpn.training import loop
+from cxrfpn.training.findings import FindingsObjective
 from cxrfpn.training.optimisation import compute_loss
 from cxrfpn.training.recipe import Cycle, Recipe
 from modeling_cxrfpn import CxrFpnForImageClassification
@@ -32,7 +33,8 @@ def measure() -> list[Row]:
             weight_average=0.99,
             trackers=(),
         )
-        run = loop.begin(recipe, Path(name) / "run", resume=False)
+        run = loop.begin(recipe, FindingsObjective(), Path(name) / "run", resume=False)
+        run.objective.enter(run, recipe.cycles[0])
         run.recipe = replace(recipe, checkpoint_steps=10**9)
         return [_step(run), *_loop(run)]
 
@@ -59,12 +61,12 @@ def _step(run: loop.Run) -> Row:
 
 def _loop(run: loop.Run) -> list[Row]:
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-    bare, weights = _bare_step(run, images, torch.zeros(BATCH, 14)), torch.ones(14)
+    bare = _bare_step(run, images, torch.zeros(BATCH, 14))
     waited: list[float] = []
 
     def epoch() -> None:
         run.place.step = 0
-        loop.train_epoch(run, run.recipe.cycles[0], weights, lambda: False)
+        loop.train_epoch(run, run.recipe.cycles[0], lambda: False)
 
     def bare_epoch() -> None:
         for _ in range(len(run.train_loader)):
@@ -85,10 +87,10 @@ def _loop(run: loop.Run) -> list[Row]:
 
 
 def _bare_step(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
-    weights = torch.ones(14)
+    patients = torch.zeros(len(images), 3)
 
     def step() -> None:
-        loss = compute_loss(run.model(images).logits, labels, run.recipe.loss, weights)
+        loss = run.objective.loss(run.model, images, patients, labels)
         run.accelerator.backward(loss)
         run.optimizer.step()
         run.optimizer.zero_grad()

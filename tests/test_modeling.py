@@ -198,7 +198,7 @@ def test_finding_maps_are_what_each_place_adds_to_the_logit(tiny_model, radiogra
     window = torch.tensor([math.sin(min(math.pi / 2, (x + 0.5) / 8 * 1.5 * math.pi)) ** 2 for x in (0, 1, 2, 3)])
     window = torch.cat([window, window.flip(0)])  # fading over a third of each side
     # Independently: back-propagate the whole network to its three pyramid levels.
-    levels = [level.detach().requires_grad_() for level in tiny_model._levels(radiographs)]
+    levels = [level.detach().requires_grad_() for level in tiny_model.pyramid_levels(radiographs)]
     pooled = torch.cat([level.mean(dim=(2, 3)) for level in levels], dim=1)
     for column, name in enumerate(asked):
         logit = tiny_model._classify(pooled, patients)[:, FINDINGS.index(name)].sum()
@@ -249,3 +249,16 @@ def test_raw_pixels_are_warned_about(tiny_model, radiographs, monkeypatch):
     assert not said
     tiny_model(torch.rand(1, 3, 64, 64) * 255)
     assert len(said) == 1 and "raw pixels" in said[0]
+
+
+def test_without_pyramid_and_patient_it_is_a_plain_densenet(tiny_config, radiographs, patients, tmp_path):
+    model = CxrFpnForImageClassification(tiny_config(pyramid_channels=0, patient_features=0)).eval()
+    last = model.backbone(radiographs)[-1]
+    pooled = torch.relu(model.pyramid.norm(last)).mean(dim=(2, 3))
+    expected = model.head(torch.relu(model.image_branch(pooled)))
+    torch.testing.assert_close(model(radiographs, patients).logits, expected)
+    assert torch.equal(model(radiographs, patients).logits, model(radiographs).logits)
+    assert model.finding_maps(radiographs, patients, ["Mass"]).shape[:2] == (len(radiographs), 1)
+    model.save_pretrained(tmp_path)
+    again = CxrFpnForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(radiographs).logits, model(radiographs).logits)

@@ -53,10 +53,15 @@ def draw_losses(losses: list[float]) -> Figure:
 
 
 def draw_epochs(place: Place, beside_report: bool) -> Figure:
-    """Six panels, an epoch a point: losses, precision, recall and macro F1 at a score of 0.5, mean AUROC."""
+    """Six panels, an epoch a point: the report's figures (calls at a score of 0.5), or else the first six there are."""
     figure = Figure((10, 6), layout="constrained")
     epochs = [entry["epoch"] for entry in place.epochs]
-    for index, (key, name) in enumerate(zip(FIGURES, NAMES, strict=True)):
+    panels = dict(zip(FIGURES, NAMES, strict=True))
+    if not panels.keys() <= place.epochs[0].keys():
+        panels = {
+            key: key.replace("_", " ").capitalize() for key in place.epochs[0] if key not in ("epoch", "image_size")
+        }
+    for index, (key, name) in enumerate(list(panels.items())[:6]):
         axes = figure.add_subplot(2, 3, index + 1, title=name, xlabel="epoch")
         axes.plot(epochs, [entry[key] for entry in place.epochs], "o-", color=OURS, markersize=4, label="this run")
         if beside_report:
@@ -65,5 +70,5 @@ def draw_epochs(place: Place, beside_report: bool) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
-    figure.suptitle("Validation after each epoch; calls at a score of 0.5, means over findings")
+    figure.suptitle("Validation after each epoch")
     return figure

@@ -13,14 +13,15 @@ from tqdm import tqdm
 from cxrfpn.data.loading import Batch
 from cxrfpn.training.checkpoint import Place
 from cxrfpn.training.feeding import training_batches
-from cxrfpn.training.judging import Judgement, judge
-from cxrfpn.training.optimisation import compute_loss, loss_weights
+from cxrfpn.training.findings import FindingsObjective
+from cxrfpn.training.pretraining import PretrainingObjective
 from cxrfpn.training.recipe import Cycle, Recipe
-from cxrfpn.training.run import Run, begin, stop_signals
-from cxrfpn.training.run_folder import finish, save_package, write_configuration, write_epochs
+from cxrfpn.training.run import Objective, Run, begin, stop_signals
+from cxrfpn.training.run_folder import finish, write_configuration, write_epochs
 
 # Losses are looked at, and processes agree whether to stop, every so many steps: a GPU is not to wait for it.
 LOOK_STEPS = 10
+OBJECTIVES: dict[str, type[Objective]] = {"findings": FindingsObjective, "pretraining": PretrainingObjective}
 
 
 class TrainingError(RuntimeError):
@@ -39,22 +40,21 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Place:
         Stopped: Ctrl-C or SIGTERM; `resume` goes on.
         CheckpointError, SourceError, PrepareError, BackboneError: see `begin`.
     """
-    run = begin(recipe, folder, resume)
+    run = begin(recipe, OBJECTIVES[recipe.objective](), folder, resume)
     write_configuration(run)
-    train_labels = run.feed.labels("train")
     with stop_signals() as asked:
         while run.place.epoch < recipe.epochs:
             cycle = recipe.cycle_of(run.place.epoch)
-            weights = torch.tensor(loss_weights(recipe.loss, train_labels, cycle), device=run.accelerator.device)
-            train_epoch(run, cycle, weights, asked)
-            end_epoch(run, cycle, judge(run, "validation", cycle.image_size, weights))
+            run.objective.enter(run, cycle)
+            train_epoch(run, cycle, asked)
+            end_epoch(run, cycle)
             if _agreed(run, asked()):
                 raise Stopped
     finish(run)
     return run.place
 
 
-def train_epoch(run: Run, cycle: Cycle, weights: Tensor, asked: Callable[[], bool]) -> None:
+def train_epoch(run: Run, cycle: Cycle, asked: Callable[[], bool]) -> None:
     """The rest of an epoch, from wherever the run stands."""
     place, steps = run.place, len(run.train_loader)
     batches = training_batches(
@@ -65,7 +65,7 @@ def train_epoch(run: Run, cycle: Cycle, weights: Tensor, asked: Callable[[], boo
     with _bar(run, place, steps) as bar:
         for batch, pixel_values, patients, seconds in batches:
             rate = run.schedule.before_step(place.updates)
-            loss = step_within_memory(run, batch, pixel_values, patients, weights)
+            loss = step_within_memory(run, batch, pixel_values, patients)
             looked_at.append((loss, batch))
             place.step, place.updates = place.step + 1, place.updates + 1
             waited, images = waited + seconds, images + images_in_step(run, batch)
@@ -85,11 +85,11 @@ def train_epoch(run: Run, cycle: Cycle, weights: Tensor, asked: Callable[[], boo
                     raise Stopped
 
 
-def step_within_memory(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor, weights: Tensor) -> Tensor:
+def step_within_memory(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor) -> Tensor:
     """`train_step`; where memory does not hold a pass, the same step in twice as many passes, from now on."""
     while True:
         try:
-            return train_step(run, batch, pixel_values, patients, weights)
+            return train_step(run, batch, pixel_values, patients)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -106,7 +106,7 @@ def step_within_memory(run: Run, batch: Batch, pixel_values: Tensor, patients: T
         run.accelerator.print(f"memory does not hold {per_pass} images at once: {per_pass // 2} from now on")
 
 
-def train_step(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor, weights: Tensor) -> Tensor:
+def train_step(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor) -> Tensor:
     """One optimizer step over this process's batch, in as many passes as the place says.
 
     Every image of a step weighs the same, however it is shared out among processes and passes.
@@ -123,9 +123,9 @@ def train_step(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor, w
         torch.manual_seed(_dropout_seed(run, batch.first + start))
         # Only the last pass brings the gradients of the processes together.
         with nullcontext() if stop == len(batch) else accelerator.no_sync(run.model):
-            logits = run.model(pixel_values[start:stop], patients[start:stop]).logits
+            part = slice(start, stop)
             share = (stop - start) / images
-            loss = share * compute_loss(logits, labels[start:stop], run.recipe.loss, weights)
+            loss = share * run.objective.loss(run.model, pixel_values[part], patients[part], labels[part])
             accelerator.backward(loss * accelerator.num_processes)  # which takes the mean over processes
         run.statistics.after_pass(share)
         total += loss.detach()
@@ -166,9 +166,11 @@ def look_at_losses(run: Run, steps: list[tuple[Tensor, Batch]]) -> float:
     return sum(losses) / len(losses)
 
 
-def end_epoch(run: Run, cycle: Cycle, judgement: Judgement) -> None:
-    """Note an epoch's figures, keep its network if it is the best so far, and keep a checkpoint."""
+def end_epoch(run: Run, cycle: Cycle) -> None:
+    """Judge an epoch, note its figures, keep its network if it is the best so far, and keep a checkpoint."""
     place, recipe = run.place, run.recipe
+    run.judged.eval()
+    judgement = run.objective.judge(run, cycle)
     figures = {
         "epoch": place.epoch + 1,
         "image_size": cycle.image_size,
@@ -178,18 +180,19 @@ def end_epoch(run: Run, cycle: Cycle, judgement: Judgement) -> None:
     run.schedule.after_epoch(figures["validation_loss"])
     place.epochs.append(figures)
     place.epoch, place.step, place.epoch_loss = place.epoch + 1, 0, 0.0
-    is_best = place.best is None or figures[recipe.choose_by] > place.best
+    rank = run.objective.rank(run, figures)
+    is_best = place.best is None or rank > place.best
     if is_best:
-        place.best = figures[recipe.choose_by]
+        place.best = rank
     if run.accelerator.is_main_process:
         if is_best:
-            save_package(run.judged, run.folder, recipe, cycle.image_size, judgement)
+            run.objective.keep(run, cycle, judgement)
         write_epochs(run)
     run.accelerator.log({key: value for key, value in figures.items() if key != "epoch"}, step=place.updates)
+    measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in judgement.figures().items())
     run.accelerator.print(
         f"epoch {figures['epoch']} of {recipe.epochs}: {cycle.image_size} px, loss {figures['train_loss']:.4f}, "
-        f"validation loss {figures['validation_loss']:.4f}, mean AUROC {figures['mean_auroc']:.4f}, "
-        f"macro F1 {figures['macro_f1']:.4f}{' (best so far)' if is_best else ''}"
+        f"{measured}{' (best so far)' if is_best else ''}"
     )
     run.save()
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from torch import Tensor
 from transformers.utils import logging
 
 from cxrfpn.data.loading import Loader
@@ -20,7 +21,7 @@ from cxrfpn.training.backbone import load_backbone_weights
 from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, Place, load_checkpoint, save_checkpoint
 from cxrfpn.training.feeding import Feed, open_feed
 from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
-from cxrfpn.training.recipe import Recipe
+from cxrfpn.training.recipe import Cycle, Recipe
 from modeling_cxrfpn import CxrFpnForImageClassification
 from pipeline_cxrfpn import cpu_multiplies_bf16
 
@@ -31,16 +32,42 @@ PATIENCE = timedelta(hours=24)
 _INDIFFERENT = ("workers", "checkpoint_steps", "keep_checkpoints", "trackers")
 
 
+class Objective(Protocol):
+    """What a run learns: the loss that it lowers, how it is judged after each epoch, what is kept of it."""
+
+    def wrap(self, network: CxrFpnForImageClassification) -> torch.nn.Module:
+        """What is trained: the network, or the network with what only this objective needs."""
+
+    def enter(self, run: "Run", cycle: Cycle) -> None:
+        """Get ready for an epoch of a cycle."""
+
+    def loss(self, model: torch.nn.Module, pixel_values: Tensor, patients: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss over the images of a pass."""
+
+    def judge(self, run: "Run", cycle: Cycle) -> Any:
+        """What the judged module, in eval mode, makes of the validation split; its `figures()` are written down."""
+
+    def rank(self, run: "Run", figures: dict[str, float]) -> float:
+        """The figure whose highest value makes the best epoch."""
+
+    def keep(self, run: "Run", cycle: Cycle, judgement: Any) -> None:
+        """Write the best epoch's package into the run's folder; by the main process alone."""
+
+    def finish(self, run: "Run") -> None:
+        """Add to the folder what can be said at the end; by the main process alone."""
+
+
 @dataclass
 class Run:
-    """All that the loop works with. `model` is `network` as accelerate wraps it; `average` may be None."""
+    """All that the loop works with. `model` is `trained` as accelerate wraps it; `average` may be None."""
 
     recipe: Recipe
+    objective: Objective
     folder: Path
     accelerator: Accelerator
     feed: Feed
     train_loader: Loader
-    network: CxrFpnForImageClassification
+    trained: torch.nn.Module
     model: torch.nn.Module
     average: WeightAverage | None
     optimizer: Any
@@ -50,9 +77,9 @@ class Run:
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def judged(self) -> CxrFpnForImageClassification:
-        """The network that is validated and kept."""
-        return self.network if self.average is None else self.average.model
+    def judged(self) -> torch.nn.Module:
+        """What is validated and kept: `trained`, or its average."""
+        return self.trained if self.average is None else self.average.model
 
     @property
     def seconds(self) -> float:
@@ -63,7 +90,7 @@ class Run:
         """Keep a checkpoint of this very place."""
         if not self.accelerator.is_main_process:
             return
-        tensors = {"model": self.network.state_dict()}
+        tensors = {"model": self.trained.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.model.state_dict()
         place = Place(**{**vars(self.place), "seconds": self.seconds})
@@ -73,7 +100,7 @@ class Run:
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint, self.recipe.keep_checkpoints)
 
 
-def begin(recipe: Recipe, folder: Path, resume: bool) -> Run:
+def begin(recipe: Recipe, objective: Objective, folder: Path, resume: bool) -> Run:
     """Set a run up, or take it up where its last checkpoint left it.
 
     Raises:
@@ -89,16 +116,16 @@ def begin(recipe: Recipe, folder: Path, resume: bool) -> Run:
     network = CxrFpnForImageClassification(recipe.config())
     if checkpoint is None:
         accelerator.print(f"begins with {load_backbone_weights(network, recipe.backbone_weights)}")
-    network = network.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(recipe, network)
-    model, optimizer = accelerator.prepare(torch.compile(network) if recipe.compile else network, optimizer)
+    trained = objective.wrap(network).to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(recipe, trained)
+    model, optimizer = accelerator.prepare(torch.compile(trained) if recipe.compile else trained, optimizer)
     # After prepare, which may put the weights elsewhere: the average reads them where they are.
-    average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
+    average = WeightAverage(trained, recipe.weight_average) if recipe.weight_average else None
     loader = feed.loader(recipe, "train", accelerator.process_index, accelerator.num_processes)
     schedule = Schedule(recipe, optimizer, recipe.epochs * len(loader))
     place = Place(passes=recipe.accumulation)
-    run = Run(recipe, folder, accelerator, feed, loader, network, model, average, optimizer, schedule,
-              RunningStatistics(network), place)  # fmt: skip
+    run = Run(recipe, objective, folder, accelerator, feed, loader, trained, model, average, optimizer, schedule,
+              RunningStatistics(trained), place)  # fmt: skip
     if checkpoint is not None:
         _restore(run, checkpoint)
     accelerator.init_trackers("training")
@@ -155,7 +182,7 @@ def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[
 
 
 def _restore(run: Run, checkpoint: Checkpoint) -> None:
-    run.network.load_state_dict(checkpoint.tensors["model"])
+    run.trained.load_state_dict(checkpoint.tensors["model"])
     if run.average is not None:
         run.average.model.load_state_dict(checkpoint.tensors["average"])
     run.optimizer.load_state_dict(checkpoint.optimizer)

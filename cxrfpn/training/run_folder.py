@@ -9,11 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from transformers import pipeline
 
 from cxrfpn.data.shards import write_text
@@ -21,7 +25,6 @@ from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.reporting import Asked, save_report, score_model
 from cxrfpn.training.curves import save_curves
-from cxrfpn.training.judging import Judgement
 from cxrfpn.training.recipe import Recipe
 from cxrfpn.training.run import Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
@@ -33,37 +36,60 @@ CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_
 LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "opencv-python-headless", "pyarrow")
 
 
-def save_package(
-    network: CxrFpnForImageClassification, folder: Path, recipe: Recipe, size: int, judgement: Judgement
-) -> None:
-    """Write all that `from_pretrained` and the pipeline need into `folder`, weights in half precision.
+def save_network(network: CxrFpnForImageClassification, folder: Path, size: int) -> None:
+    """Write all that `from_pretrained` needs into `folder`, which may hold an older network."""
+    with _beside(folder) as beside:
+        _write_network(network, beside, size)
 
-    Half precision halves the download and moves no score by more than 0.001; `config.json` says float32, so that the
-    weights are brought back to it on loading. Made beside and moved in file by file, the weights last but one: what is
-    fitted to them names their sha256.
+
+def save_package(
+    network: CxrFpnForImageClassification,
+    folder: Path,
+    recipe: Recipe,
+    size: int,
+    labels: NDArray[np.float32],
+    scores: NDArray[np.float32],
+) -> None:
+    """`save_network`, and all that the pipeline needs.
+
+    Args:
+        labels, scores: [N,14] of the validation images, to which the thresholds are fitted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".package-", dir=folder) as name:
-        beside = Path(name)
-        kept = copy.deepcopy(network)
-        kept.config.image_size = size
-        kept.half().save_pretrained(beside)
-        config = json.loads((beside / "config.json").read_text())
-        (beside / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
-        CxrFpnImageProcessor(size={"height": size, "width": size}).save_pretrained(beside)
+    with _beside(folder) as beside:
+        _write_network(network, beside, size)
         shutil.copy(ROOT / "pipeline_cxrfpn.py", beside)
         fitted = fit_thresholds(
-            judgement.labels,
-            judgement.scores,
+            labels,
+            scores,
             dataset=recipe.source,
             split="validation",
             weights=beside / "model.safetensors",
             min_precision=recipe.minimum_precision,
         )
         (beside / "thresholds.json").write_text(json.dumps(fitted, indent=2) + "\n")
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder whose files are moved into `folder` one by one at the end, the weights last but one: what is fitted to
+    them names their sha256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=folder) as name:
+        yield Path(name)
         last = ["model.safetensors", "thresholds.json"]
-        for file in sorted(beside.iterdir(), key=lambda path: last.index(path.name) + 1 if path.name in last else 0):
+        for file in sorted(Path(name).iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
             os.replace(file, folder / file.name)
+
+
+def _write_network(network: CxrFpnForImageClassification, folder: Path, size: int) -> None:
+    """Weights in half precision, which halves the download and moves no score by more than 0.001; `config.json` says
+    float32, so that they are brought back to it on loading."""
+    kept = copy.deepcopy(network)
+    kept.config.image_size = size
+    kept.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+    CxrFpnImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
 
 
 def write_epochs(run: Run) -> None:
@@ -99,15 +125,16 @@ def write_configuration(run: Run) -> None:
 
 
 def finish(run: Run) -> None:
-    """Score the kept network on the test split through the pipeline, draw the curves, close the trackers."""
+    """Add what the objective has to say at the end, draw the curves, close the trackers."""
     if run.accelerator.is_main_process:
         write_configuration(run)
-        _score_test_split(run)
+        run.objective.finish(run)
         save_curves(run.folder / "plots", run.place, run.recipe)
     run.accelerator.end_training()
 
 
-def _score_test_split(run: Run) -> None:
+def score_test_split(run: Run) -> None:
+    """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
     if (run.feed.plan["split"] == "test").any():
         source = open_source(f"parquet:{run.feed.shards.folder}")
         pipe = pipeline("chest-xray-findings", model=str(run.folder), trust_remote_code=True)

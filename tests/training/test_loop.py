@@ -13,6 +13,7 @@ import torch
 
 from cxrfpn.training import loop
 from cxrfpn.training.checkpoint import CheckpointError
+from cxrfpn.training.findings import FindingsObjective
 from cxrfpn.training.loop import TrainingError, train
 from cxrfpn.training.recipe import read_recipe
 
@@ -30,26 +31,26 @@ def test_passes_change_neither_the_images_nor_the_losses(write_recipe, tmp_path)
     losses = []
     for accumulation in (1, 4):
         recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH, accumulation=accumulation))
-        run = loop.begin(recipe, tmp_path / f"run{accumulation}", resume=False)
+        run = loop.begin(recipe, FindingsObjective(), tmp_path / f"run{accumulation}", resume=False)
+        run.objective.enter(run, recipe.cycles[0])
         run.model.eval()  # running statistics instead of the pass's own
-        weights = torch.ones(14)
         steps = []
         for batch, pixel_values, patients, _ in loop.training_batches(
             run.train_loader, recipe, 64, 0, 0, torch.device("cpu")
         ):
-            steps.append(loop.train_step(run, batch, pixel_values, patients, weights).item())
+            steps.append(loop.train_step(run, batch, pixel_values, patients).item())
             run.place.updates += 1
         losses.append(steps)
     assert len(losses[0]) == 7 and losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 def test_a_loss_that_is_no_number_stops_and_names_step_and_images(write_recipe, tmp_path, monkeypatch):
-    def poisoned(*args, **kwargs):
-        return compute_loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1.0)
+    def poisoned(*args):
+        return compute(*args) * (float("nan") if len(calls) == 3 else 1.0)
 
-    compute_loss, step, calls = loop.compute_loss, loop.train_step, []
+    compute, step, calls = FindingsObjective.loss, loop.train_step, []
     monkeypatch.setattr(loop, "train_step", lambda *args: (calls.append(args[1]), step(*args))[1])
-    monkeypatch.setattr(loop, "compute_loss", poisoned)
+    monkeypatch.setattr(FindingsObjective, "loss", poisoned)
     with pytest.raises(TrainingError, match="the loss is nan in epoch 1, step 3 on the images ") as caught:
         train(read_recipe(write_recipe(tmp_path / "recipe.yaml")), tmp_path / "run")
     assert all(name in str(caught.value) for name in calls[2].image_ids)
@@ -57,20 +58,20 @@ def test_a_loss_that_is_no_number_stops_and_names_step_and_images(write_recipe, 
 
 
 def test_a_batch_too_large_for_memory_is_halved_and_said(write_recipe, tmp_path, monkeypatch, capsys):
-    compute_loss, widths = loop.compute_loss, []
+    compute, widths, most = FindingsObjective.loss, [], 4
 
-    def greedy(logits, *args):
-        if len(logits) > 4:
+    def greedy(self, model, pixel_values, *args):
+        if len(pixel_values) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        widths.append(len(logits))
-        return compute_loss(logits, *args)
+        widths.append(len(pixel_values))
+        return compute(self, model, pixel_values, *args)
 
-    monkeypatch.setattr(loop, "compute_loss", greedy)
+    monkeypatch.setattr(FindingsObjective, "loss", greedy)
     place = train(read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH)), tmp_path / "run")
     said = capsys.readouterr().out
     assert "memory does not hold 16 images at once: 8 from now on" in said and "8 images at once: 4 from" in said
     assert place.passes == 4 and max(widths) == 4
-    monkeypatch.setattr(loop, "compute_loss", lambda *args: greedy(torch.zeros(9, 14)))
+    most = 0
     with pytest.raises(TrainingError, match="memory does not hold 1 images of 64 pixels; lower --batch-size"):
         train(read_recipe(write_recipe(tmp_path / "recipe.yaml")), tmp_path / "other")
 

@@ -28,7 +28,7 @@ import train
 sys.exit(train.main())
 """
 IN_AN_EPOCH = "cxrfpn.training.loop:train_step", 5
-IN_VALIDATION = "cxrfpn.training.judging:compute_loss", 1
+IN_VALIDATION = "cxrfpn.training.findings:gather_object", 1
 IN_A_CHECKPOINT = "cxrfpn.training.checkpoint:_sync", 3
 IN_A_PACKAGE = "cxrfpn.training.run_folder:fit_thresholds", 1
 
