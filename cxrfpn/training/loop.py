@@ -70,14 +70,16 @@ def train_epoch(run: Run, cycle: Cycle, asked: Callable[[], bool]) -> None:
             place.step, place.updates = place.step + 1, place.updates + 1
             waited, images = waited + seconds, images + images_in_step(run, batch)
             bar.update()
-            if place.step % LOOK_STEPS and place.step < steps and run.accelerator.device.type != "cpu":
+            checkpoint_is_due = place.step % run.recipe.checkpoint_steps == 0 and place.step < steps
+            is_time_to_look = place.step % LOOK_STEPS == 0 or place.step == steps
+            if not (is_time_to_look or checkpoint_is_due or run.accelerator.device.type == "cpu"):
                 continue
             mean = look_at_losses(run, looked_at)
             looked_at = []
             elapsed = max(bar.format_dict["elapsed"], 1e-9)
             bar.set_postfix(loss=f"{mean:.4f}", images_s=f"{images / elapsed:.0f}", waiting=f"{waited / elapsed:.0%}")
             run.accelerator.log({"train_loss": mean, "learning_rate": rate}, step=place.updates)
-            if place.step % run.recipe.checkpoint_steps == 0 and place.step < steps:
+            if checkpoint_is_due:
                 run.save()
             if place.step % LOOK_STEPS == 0 or run.accelerator.num_processes == 1:
                 if _agreed(run, asked()):

@@ -121,7 +121,18 @@ def write_configuration(run: Run) -> None:
     ]
     run.folder.mkdir(parents=True, exist_ok=True)
     write_text(run.folder / CONFIGURATION, "\n".join(lines))
-    write_text(run.folder / RECIPE, run.recipe.as_yaml())
+    write_text(run.folder / RECIPE, with_earlier_recipe(run.recipe))
+
+
+def with_earlier_recipe(recipe: Recipe) -> str:
+    """A recipe as YAML; where it begins with another run's weights, that run's recipe stands below, as comments."""
+    earlier = Path(recipe.backbone_weights) / RECIPE
+    if not earlier.is_file():
+        return recipe.as_yaml()
+    lines = earlier.read_text(encoding="utf-8").splitlines()
+    return "\n".join(
+        [f"{recipe.as_yaml()}# {recipe.backbone_weights} was made by", *(f"# {line}" for line in lines), ""]
+    )
 
 
 def finish(run: Run) -> None:

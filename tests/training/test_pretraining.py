@@ -77,6 +77,8 @@ def test_it_learns_and_a_run_on_findings_begins_with_what_it_learnt(write_recipe
     start = write_recipe(tmp_path / "on.yaml", backbone_weights=str(tmp_path / "pre"), learning_rate=0.0)
     train(read_recipe(start), tmp_path / "on")
     assert f"begins with {tmp_path / 'pre'}" in capsys.readouterr().out
+    assert read_recipe(tmp_path / "on" / "recipe.yaml") == read_recipe(start)
+    assert "# objective: pretraining" in (tmp_path / "on" / "recipe.yaml").read_text()
     before, after = (CxrFpnForImageClassification.from_pretrained(tmp_path / name) for name in ("pre", "on"))
     for name, weight in before.backbone.named_parameters():
         assert torch.equal(weight, after.backbone.get_parameter(name)), name

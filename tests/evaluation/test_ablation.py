@@ -1,0 +1,66 @@
+"""The table of ablations: on the sharp test images alone, against the reference, by scikit-learn's figures."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.ablation import REFERENCE, ROWS, TABLE, measure_rows, table
+from cxrfpn.evaluation.reporting import PREDICTIONS
+from cxrfpn.evaluation.scoring import Settings
+
+
+def png(side: int) -> dict[str, bytes]:
+    file = io.BytesIO()
+    Image.new("L", (side, side + 5)).save(file, "PNG")
+    return {"bytes": file.getvalue()}
+
+
+@pytest.fixture(scope="module")
+def measured(make_scored, tmp_path_factory) -> tuple[dict, dict]:
+    """Two runs on a source whose every third image is blurred, and scikit-learn's mean AUROC of each."""
+    folder, scored = tmp_path_factory.mktemp("ablation"), make_scored(500)
+    worse = np.random.default_rng(0).random(scored.scores.shape)
+    rows, sides = scored.metadata, np.where(np.arange(500) % 3, 300, 299)
+    columns = {name: rows[name].tolist() for name in ("image_id", "patient_id", "split", "fold")}
+    columns |= {"image": [png(side) for side in sides], "findings": rows["findings"].map(list).tolist()}
+    (folder / "source").mkdir()
+    pq.write_table(pa.table(columns), folder / "source" / "images.parquet")
+    expected, folders = {}, {}
+    chosen = ((rows["split"] == "test") & (sides == 300)).to_numpy()
+    for name, scores in ((REFERENCE, scored.scores), ("plain", worse)):
+        (folder / name).mkdir()
+        told = {"image_id": columns["image_id"], **dict(zip(FINDINGS, scores.T, strict=True))}
+        pq.write_table(pa.table(told), folder / name / PREDICTIONS)
+        expected[name] = roc_auc_score(scored.labels[chosen], scores[chosen])
+        folders[name] = folder / name
+    return measure_rows(open_source(f"parquet:{folder / 'source'}"), folders, Settings(resamples=200)), expected
+
+
+def test_rows_are_measured_on_sharp_test_images_only(measured):
+    told, expected = measured
+    for name, figure in expected.items():
+        row = told["rows"][name]
+        assert row["mean_auroc"] == pytest.approx(figure, abs=1e-12)
+        assert row["mean_auroc_ci"][0] < figure < row["mean_auroc_ci"][1]
+    row = told["rows"]["plain"]
+    assert row["difference"] == pytest.approx(expected["plain"] - expected[REFERENCE], abs=1e-12)
+    assert row["difference_ci"][1] < -0.1
+
+
+def test_the_table_says_each_row_with_its_interval_and_the_reference_in_bold(measured):
+    lines = table(measured[0]).splitlines()
+    assert lines[2].startswith(f"| **{ROWS[REFERENCE].says}** | 0.") and lines[2].endswith("|  |")
+    assert lines[3].startswith(f"| {ROWS['plain'].says} | 0.") and " | -0." in lines[3] and " to -0." in lines[3]
+
+
+def test_the_table_in_the_tree_names_rows_that_exist():
+    assert set(json.loads(Path(TABLE).read_text())["rows"]) <= set(ROWS)
