@@ -1,10 +1,27 @@
-"""DICOM files of any header, as bytes."""
+"""What the tests of the demo share: DICOM files of any header, a real server, a real browser."""
 
 import io
-from collections.abc import Callable
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from gradio_client import Client
+from PIL import Image
+from transformers import pipeline
+
+from configuration_cxrfpn import FINDINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Chromium as root, in a closed network: no sandbox, and no calls home.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +49,102 @@ def dicom(drawing: np.ndarray) -> Callable[..., bytes]:
         return file.getvalue()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def measured_package(package: Path, tmp_path_factory) -> Path:
+    """The tiny package, with figures beside it as score.py writes them."""
+    folder = tmp_path_factory.mktemp("measured") / "tiny"
+    shutil.copytree(package, folder)
+    thresholds = json.loads((folder / "thresholds.json").read_text())
+    points = thresholds["operating_points"]
+    # Every other finding is called, whatever its score: so the order of calls is not that of scores.
+    points["sensitivity_90"] = {name: 0.1 if index % 2 else 0.9 for index, name in enumerate(FINDINGS)}
+    (folder / "thresholds.json").write_text(json.dumps(thresholds))
+    counts = {"sensitivity": 0.75, "specificity": 0.5, "true_positives": 30, "false_negatives": 10,
+              "true_negatives": 50, "false_positives": 50, "few_positives": False}  # fmt: skip
+    told = {
+        "positives": 40,
+        "auroc": 0.7123,
+        "auroc_ci": [0.6, 0.8],
+        "threshold": 0.5,
+        "recall": 0.75,
+        "specificity": 0.5,
+    }
+    figures = {
+        "images": 1234, "patients": 321, "split": "test", "mean_auroc": 0.7654, "mean_auroc_ci": [0.7, 0.8],
+        "operating_point": "dynamic_adjustment", "macro": {"f1": 0.3}, "floors": {}, "subgroups": {},
+        "findings": dict.fromkeys(FINDINGS, told),
+        "operating_points": {
+            point: {name: {"threshold": value, **counts} for name, value in thresholds.items()}
+            for point, thresholds in points.items()
+        },
+    }  # fmt: skip
+    (folder / "results" / "plots").mkdir(parents=True)
+    (folder / "results" / "metrics.json").write_text(json.dumps(figures))
+    Image.new("RGB", (40, 30), "white").save(folder / "results" / "plots" / "roc.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(measured_package: Path, tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen, Path]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uploads = tmp_path_factory.mktemp("uploads")
+    environment = {
+        **os.environ, "CXR_MODEL": str(measured_package), "PORT": str(port), "GRADIO_TEMP_DIR": str(uploads),
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    environment["PYTHONUNBUFFERED"] = "1"
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        # The port answers before gradio has asked itself whether it does; a crowd must not come in between.
+        assert any("Running on" in line for line in process.stdout), "the demo stopped while starting"
+        yield url, process, uploads
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def address(server) -> str:
+    return server[0]
+
+
+@pytest.fixture(scope="session")
+def client(address: str) -> Client:
+    return Client(address, verbose=False)
+
+
+@pytest.fixture(scope="session")
+def pipe(measured_package: Path):
+    return pipeline("chest-xray-findings", model=str(measured_package), trust_remote_code=True)
+
+
+@pytest.fixture(scope="module")  # and no longer: it keeps an event loop running, in which others cannot start theirs
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no browser: install Chromium (Debian: apt-get install chromium) to test the page")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page.problems, page.asked = [], []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("dialog", lambda dialog: page.problems.append(f"dialog: {dialog.message}"))
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector(".example")
+    yield page
+    page.close()
+    assert not page.problems
+    assert all(url.startswith((address, "data:", "blob:")) for url in page.asked)  # nothing of the network
