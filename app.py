@@ -1,19 +1,25 @@
 """The demo, here and as a Space: python app.py; CXR_MODEL names a folder or a Hub id (org/name@revision)."""
 
 import os
+import sys
 from pathlib import Path
 
-from transformers import pipeline
+# Before the libraries look: neither gradio nor the Hub's client is to tell anybody that, or how, the demo is used.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 from demo.launching import launch
+from pipeline_cxrfpn import PackageError, load_pipeline
 
 MODEL = os.environ.get("CXR_MODEL") or str(Path(__file__).resolve().parent)
 
 
 def main() -> None:
-    # A folder may hold an @; what is no folder is a Hub id, and the revision it is pinned to.
-    name, _, revision = (MODEL, "", "") if Path(MODEL).is_dir() else MODEL.partition("@")
-    launch(pipeline("chest-xray-findings", model=name, revision=revision or None, trust_remote_code=True))
+    try:
+        pipe = load_pipeline(MODEL)
+    except PackageError as error:
+        print(f"app: {error}", file=sys.stderr)
+        sys.exit(2)
+    launch(pipe)
 
 
 if __name__ == "__main__":

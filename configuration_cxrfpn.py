@@ -71,22 +71,27 @@ def _encode_age(age: float | None) -> float:
         return math.nan
     try:
         years = float(age)
-    except (TypeError, ValueError):
-        raise ValueError(f"age {age!r} is not a number of years") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"age {_shown(age)} is not a number of years") from None
     if math.isnan(years):
         return math.nan
     if not 0 <= years <= MAX_AGE_YEARS:
-        raise ValueError(f"age {age!r} is outside 0 to {MAX_AGE_YEARS:.0f} years; leave it out if it is unknown")
+        raise ValueError(f"age {_shown(age)} is outside 0 to {MAX_AGE_YEARS:.0f} years; leave it out if it is unknown")
     return min(years / AGE_SCALE_YEARS, 1.0)
 
 
 def _encode_category(value: str | None, codes: dict[str, float], name: str) -> float:
-    if value is None or value != value:  # pandas reads an empty cell as NaN
+    text = str(value).strip().upper()
+    if value is None or text in ("NAN", "<NA>"):  # as pandas reads an empty cell
         return math.nan
-    code = codes.get(str(value).strip().upper())
-    if code is None:
-        raise ValueError(f"{name} {value!r} is none of {', '.join(codes)}; leave it out if it is unknown")
-    return code
+    if text not in codes:
+        raise ValueError(f"{name} {_shown(value)} is none of {', '.join(codes)}; leave it out if it is unknown")
+    return codes[text]
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in a message: on one line, and not too long."""
+    return " ".join(repr(value).split())[:80]
 
 
 class CxrFpnConfig(PreTrainedConfig):

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import Pipeline
+from transformers import Pipeline, PreTrainedModel, pipeline
 from transformers.utils import cached_file, logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
@@ -25,8 +26,46 @@ PATIENT_KEYS = ("age", "sex", "view_position")
 FLAT_OPERATING_POINT = "thresholds"
 
 
-class ThresholdsError(ValueError):
+WEIGHTS = "model.safetensors"
+PACKAGE_FILES = ("config.json", "preprocessor_config.json", WEIGHTS)
+
+
+class PackageError(ValueError):
+    """A model package that cannot be used; the message is one line that says why, and what to do."""
+
+
+class ThresholdsError(PackageError):
     """A thresholds.json that cannot be used; the message is one line that says why."""
+
+
+def load_pipeline(model: str) -> "ChestXrayFindingsPipeline":
+    """The pipeline of a package: of a folder, or of a Hub id, org/name or org/name@revision.
+
+    Weights are read from model.safetensors only: the other kinds are pickles, which run code.
+
+    Raises:
+        PackageError: there is no such package, or it is not whole.
+    """
+    # A folder may hold an @; what is no folder is a Hub id, and the revision it is pinned to.
+    is_folder = Path(model).is_dir()
+    name, _, revision = (model, "", "") if is_folder else model.partition("@")
+    if missing := [file for file in PACKAGE_FILES if is_folder and not (Path(model) / file).is_file()]:
+        raise PackageError(f"{model}: the package lacks {', '.join(missing)}; copy the whole package again")
+    try:
+        return pipeline(
+            "chest-xray-findings",
+            model=name,
+            revision=revision or None,
+            trust_remote_code=True,
+            model_kwargs={"use_safetensors": True},
+        )
+    except Exception as error:  # of transformers, safetensors, torch, the Hub's client, or the package's own modules
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        # Ours say what to do; their class may be that of the copy of this module that the package brought along.
+        if any(kind.__name__ == PackageError.__name__ for kind in type(error).__mro__):
+            raise PackageError(f"{model}: {reason}") from None
+        advice = "copy the whole package again" if is_folder else "check the name and the revision, and the network"
+        raise PackageError(f"{model}: the model cannot be loaded, {advice} ({reason})") from None
 
 
 class Thresholds:
@@ -36,10 +75,11 @@ class Thresholds:
         content: thresholds.json as read: either the full form or a flat {finding: threshold}.
 
     Raises:
-        ThresholdsError: a finding missing or unknown, or a threshold outside 0..1.
+        ThresholdsError: a finding missing or unknown, a threshold outside 0..1, or a calibration that is no number.
     """
 
     def __init__(self, content: Mapping[str, Any]):
+        _check_form(content)
         if "operating_points" not in content:
             content = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: content}}
         self.operating_points: dict[str, dict[str, float]] = content["operating_points"]
@@ -50,6 +90,8 @@ class Thresholds:
             raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
         for name, thresholds in self.operating_points.items():
             _check_thresholds(name, thresholds)
+        for finding, fit in self.calibration.items():
+            _check_calibration(finding, fit)
 
     def at(self, operating_point: str | None) -> dict[str, float]:
         """The thresholds {finding: 0..1} of an operating point; the default one for None."""
@@ -90,6 +132,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         self.model.eval().to(memory_format=torch.channels_last)
         self.thresholds = self._read_thresholds()
+        self._try_out()
 
     def _sanitize_parameters(
         self, operating_point: str | None = None, maps: bool | None = None, **unknown: Any
@@ -148,16 +191,50 @@ class ChestXrayFindingsPipeline(Pipeline):
             return Thresholds(dict.fromkeys(FINDINGS, 0.5))
         try:
             content = json.loads(path.read_text())
-        except ValueError as error:
-            raise ThresholdsError(f"{path}: is not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise ThresholdsError(f"{path}: is not JSON ({error}); write it again with score.py") from None
         thresholds = Thresholds(content)
-        weights, expected = self.package_file("model.safetensors"), thresholds.fitted_on.get("weights_sha256")
+        weights, expected = self.package_file(WEIGHTS), thresholds.fitted_on.get("weights_sha256")
         if expected and weights and hashlib.sha256(weights.read_bytes()).hexdigest() != expected:
             logger.warning(
                 "thresholds.json was fitted on other weights than model.safetensors: "
                 "its thresholds and probabilities may be wrong; fit them again with score.py or train.py"
             )
         return thresholds
+
+    def _try_out(self) -> None:
+        """Refuse a package that would answer with noise, or not at all.
+
+        Raises:
+            PackageError: its weights are not all there, or a grey ramp gets no finite scores.
+        """
+        weights = self.package_file(WEIGHTS) if isinstance(self.model, PreTrainedModel) else None
+        if weights is not None:
+            with weights.open("rb") as file:  # safetensors: the length of a header, and the header, in JSON
+                stored = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            # transformers would fill in random numbers.
+            if missing := sorted(set(self.model.state_dict()) - set(stored)):
+                raise PackageError(
+                    f"{weights}: lacks {len(missing)} of the network's weights ({missing[0]}, ...): "
+                    "it is cut, or of another config.json; copy the whole package again"
+                )
+            side, expected = self.image_processor.size.height, self.model.config.image_size
+            if side != expected:
+                logger.warning(
+                    f"preprocessor_config.json makes images of {side} pixels, but config.json is for {expected}: "
+                    "findings may be wrong; copy both files from one package"
+                )
+        ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+        try:
+            logits = self.forward(self.preprocess(ramp))["logits"]
+        except Exception as error:  # sizes that do not fit, a mean of words: whatever a changed number leads to
+            reason = " ".join(str(error).split())[:200]
+            raise PackageError(f"the package fails on a test image ({reason}); copy the whole package again") from None
+        if not logits.isfinite().all():
+            raise PackageError(
+                "the package gives scores that are no numbers: model.safetensors or preprocessor_config.json is "
+                "damaged; copy the whole package again"
+            )
 
     def package_file(self, name: str) -> Path | None:
         """A file that lies beside the weights, in a folder or in the very revision of the Hub that was loaded."""
@@ -176,8 +253,31 @@ class ChestXrayFindingsPipeline(Pipeline):
         return None if found is None else Path(found)
 
 
+def _check_form(content: Any) -> None:
+    """Whether thresholds.json holds mappings where it has to."""
+    if not isinstance(content, Mapping) or not content:
+        raise ThresholdsError("thresholds.json: is no mapping of findings to thresholds; write it again with score.py")
+    for key in ("operating_points", "fitted_on", "calibration"):
+        if not isinstance(content.get(key) or {}, Mapping):
+            raise ThresholdsError(f"thresholds.json: {key} is no mapping; write it again with score.py")
+    if content.get("operating_points", True) in ({}, None) or not isinstance(content.get("default") or "", str):
+        raise ThresholdsError("thresholds.json: names no operating point; write it again with score.py")
+
+
+def _check_calibration(finding: str, fit: Any) -> None:
+    numbers = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
+    known = finding in FINDINGS and numbers
+    if not known or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+        raise ThresholdsError(
+            f"thresholds.json: the calibration of {finding} is no finite slope and intercept of a finding; "
+            "write it again with score.py"
+        )
+
+
 def _check_thresholds(operating_point: str, thresholds: Mapping[str, float]) -> None:
     where = f"thresholds.json: operating point {operating_point!r}"
+    if not isinstance(thresholds, Mapping):
+        raise ThresholdsError(f"{where} is no mapping of findings to thresholds; write it again with score.py")
     missing, unknown = set(FINDINGS) - set(thresholds), set(thresholds) - set(FINDINGS)
     if missing or unknown:
         wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"names {', '.join(sorted(unknown))}"

@@ -10,16 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
+from radiograph_cxrfpn import DEFLATED_DICOM, FORMATS
+
 MAX_FILE_BYTES = 64 * 2**20
 # Twice the largest chest detector. The bare reader takes more; a machine that is open to the world need not.
 MAX_PIXELS = 30_000_000
 MAX_FILES = 200
 # Of all that one request may unpack, bytes.
 MAX_BATCH_BYTES = 1024 * 2**20
-# Pillow's other readers (PostScript, for one) start programs or are seldom looked at.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-# The transfer syntax (0002,0010) of a DICOM file that inflates as a whole on reading, to whatever size.
-DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 LONGEST_NAME = 80
 
 
@@ -89,7 +87,7 @@ def is_dicom(data: bytes, name: str) -> bool:
 def _check_dicom(data: bytes, name: str) -> None:
     import pydicom
 
-    if DEFLATED.search(data):
+    if DEFLATED_DICOM.search(data):
         raise UploadError(f"{name}: deflated DICOM is not taken here; save it uncompressed")
     try:
         header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)

@@ -2,9 +2,12 @@
 
 import csv
 import glob
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from radiograph_cxrfpn import printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
 IMAGE_COLUMNS = ("image", "file", "path", "image_id", "Image Index")
@@ -34,12 +37,12 @@ def find_radiographs(paths: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for text in paths:
-        if Path(text).is_dir():
+        if os.path.isdir(text):  # False, where pathlib raises, for a name that no file can have
             inside = sorted(path for path in Path(text).rglob("*") if _is_radiograph(path))
             if not inside:
                 raise InputError(f"{text}: the folder holds no radiographs ({', '.join(sorted(SUFFIXES))})")
             found.update(dict.fromkeys(inside))
-        elif glob.has_magic(text) and not Path(text).exists():
+        elif glob.has_magic(text) and not os.path.exists(text):
             matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
             if not matches:
                 raise InputError(f"{text}: matches no file")
@@ -73,14 +76,13 @@ def read_patients(table: Path) -> dict[str, dict[str, str]]:
         if set(names) & set(columns)
     }
     if image_column is None or not known:
-        raise InputError(
-            f"{table}: needs a column 'image' and at least one of age, sex, view_position; it has {', '.join(columns)}"
-        )
+        has = printable(", ".join(columns))
+        raise InputError(f"{table}: needs a column 'image' and at least one of age, sex, view_position; it has {has}")
     patients: dict[str, dict[str, str]] = {}
     for record in records:
         image = record[image_column]
         if image in patients:
-            raise InputError(f"{table}: names the image {image} twice")
+            raise InputError(f"{table}: names the image {printable(str(image))} twice")
         patients[image] = {
             key: record[column].strip() for key, column in known.items() if (record[column] or "").strip()
         }

@@ -1,17 +1,18 @@
 """Many radiographs through the pipeline: read ahead, predicted in batches; a bad one never stops the others."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import pipeline
 from transformers.utils import logging
 
 from configuration_cxrfpn import encode_patient
 from cxrfpn.prediction.inputs import Input
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
-from radiograph_cxrfpn import Radiograph
+from pipeline_cxrfpn import load_pipeline as load_package
+from radiograph_cxrfpn import Radiograph, printable
 
 READERS = 4
 
@@ -27,9 +28,13 @@ class Prediction:
 
 
 def load_pipeline(model: str) -> ChestXrayFindingsPipeline:
-    """The pipeline of a package, a folder or a Hub id, without transformers' progress bars."""
+    """The pipeline of a package, a folder or a Hub id (org/name@revision), without transformers' progress bars.
+
+    Raises:
+        ValueError: the package cannot be used, in one line.
+    """
     logging.disable_progress_bar()
-    return pipeline("chest-xray-findings", model=model, trust_remote_code=True)
+    return load_package(model)
 
 
 def predict(
@@ -59,7 +64,7 @@ def _prepare(pipe: ChestXrayFindingsPipeline, entry: Input) -> Radiograph:
     try:  # refused here, beside its file, rather than with its whole batch
         encode_patient(**entry.patient)
     except ValueError as error:
-        raise ValueError(f"{entry.path}: {error}") from None
+        raise ValueError(f"{printable(str(entry.path))}: {error}") from None
     return radiograph
 
 
@@ -75,6 +80,6 @@ def _predict_batch(pipe, batch, reading, operating_point, maps) -> Iterator[Pred
     answers = pipe(asked, batch_size=len(asked), operating_point=operating_point, maps=maps) if asked else []
     findings = dict(zip(radiographs, answers, strict=True))
     for index, entry in enumerate(batch):
-        yield Prediction(
-            str(entry.path), findings.get(index), errors.get(index), radiographs.get(index) if maps else None
-        )
+        # A name of bytes that are no text could be written into no table.
+        name = os.fsencode(entry.path).decode(errors="replace")
+        yield Prediction(name, findings.get(index), errors.get(index), radiographs.get(index) if maps else None)

@@ -1,0 +1,212 @@
+"""DICOM files, sound ones of every coding and broken ones of every kind, as bytes; the same every time."""
+
+import io
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydicom import Dataset, Sequence, config
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+ENCAPSULATED = (JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless)
+DIGITAL_RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
+
+
+def make_dicom(pixels: np.ndarray, bits: int = 12, syntax: str = ExplicitVRLittleEndian, **tags: Any) -> Dataset:
+    """A small digital radiograph of unsigned pixels; keywords change its header, and None deletes from it."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = DIGITAL_RADIOGRAPH
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.14"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = DIGITAL_RADIOGRAPH, "1.2.3.14"
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    dataset.PixelRepresentation = 0
+    dataset.BitsAllocated = 8 if bits <= 8 else 16
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    kind = np.dtype(np.uint8 if bits <= 8 else np.uint16).newbyteorder(">" if syntax == ExplicitVRBigEndian else "<")
+    # Its type is said, since pydicom would ask the other tags, which may be missing.
+    dataset.add_new("PixelData", "OB" if syntax in ENCAPSULATED else "OW", pixels.astype(kind).tobytes())
+    for tag, value in tags.items():
+        if value is None:
+            delattr(dataset, tag)
+        elif tag == "PixelData":
+            dataset[tag].value = value
+        else:
+            setattr(dataset, tag, value)
+    return dataset
+
+
+def stored(dataset: Dataset) -> bytes:
+    """The bytes of its file."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom would rather not write what is broken
+        dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def sound_dicoms(drawing: np.ndarray) -> dict[str, bytes]:
+    """One of every coding, depth and photometric interpretation that radiographs come in."""
+    deep = drawing.astype(np.uint16) * 16
+    colour = np.dstack([drawing] * 3)
+    planes = colour.transpose(2, 0, 1).tobytes()
+    signed = (deep.astype(np.int16) - 2000).tobytes()
+    sound = {f"raw_{bits}": make_dicom(drawing.astype(np.uint32) * (2**bits - 1) // 255, bits) for bits in (8, 12, 16)}
+    sound |= {
+        "implicit": make_dicom(deep, syntax=ImplicitVRLittleEndian),
+        "big_endian": make_dicom(deep, syntax=ExplicitVRBigEndian),
+        "deflated": make_dicom(deep, syntax=DeflatedExplicitVRLittleEndian),
+        "monochrome1": make_dicom(deep, PhotometricInterpretation="MONOCHROME1"),
+        "signed": make_dicom(deep, PixelRepresentation=1, PixelData=signed),
+        "rgb": make_dicom(colour, 8, PlanarConfiguration=0),
+        "planes": make_dicom(colour, 8, PlanarConfiguration=1, PixelData=planes),
+        "rescaled": make_dicom(deep, RescaleSlope=2.5, RescaleIntercept=-1024),
+        "windowed": make_dicom(deep, WindowCenter=2000, WindowWidth=3000),
+        "windows": make_dicom(deep, WindowCenter=[2000, 1000], WindowWidth=[3000, 500]),
+        "table": make_dicom(drawing, 8, VOILUTSequence=_table([256, 0, 16], range(0, 65536, 256))),
+        "strange_patient": make_dicom(drawing, 8, PatientAge="99", PatientSex="?", ViewPosition="LATERAL"),
+        "jpeg": _encapsulated(drawing, JPEGBaseline8Bit, _jpeg(drawing)),
+    }
+    for name, syntax in (("rle", RLELossless), ("jpeg_2000", JPEG2000Lossless), ("jpeg_ls", JPEGLSLossless)):
+        sound[name] = make_dicom(deep)
+        sound[name].compress(syntax, generate_instance_uid=False)
+    files = {name: stored(dataset) for name, dataset in sound.items()}
+    plain = files["implicit"]
+    return files | {"bare": plain[plain.index(b"\x08\x00\x16\x00") :]}
+
+
+def broken_dicoms(drawing: np.ndarray) -> dict[str, tuple[bytes, bool | None]]:
+    """Each with what has to become of it: True read, False refused, None either."""
+    deep = drawing.astype(np.uint16) * 16
+    changes: dict[str, tuple[dict[str, Any], bool | None]] = {
+        "no_pixels": ({"PixelData": None}, False),
+        "empty_pixels": ({"PixelData": b""}, False),
+        "odd_pixels": ({"PixelData": deep.tobytes()[:-3]}, False),
+        "more_pixels": ({"PixelData": deep.tobytes() * 2}, None),
+        "no_rows": ({"Rows": None}, False),
+        "zero_rows": ({"Rows": 0}, False),
+        "zero_by_zero": ({"Rows": 0, "Columns": 0, "PixelData": b""}, False),
+        "huge": ({"Rows": 65535, "Columns": 65535}, False),
+        "strip": ({"Rows": 1, "Columns": 65535}, False),
+        "no_depth": ({"BitsAllocated": None}, False),
+        "depth_of_7": ({"BitsAllocated": 7, "BitsStored": 7}, False),
+        "depth_of_0": ({"BitsAllocated": 0}, False),
+        "depth_of_64": ({"BitsAllocated": 64}, False),
+        "stored_more_than_allocated": ({"BitsStored": 31, "HighBit": 30}, None),
+        "stored_nothing": ({"BitsStored": 0}, None),
+        "no_samples": ({"SamplesPerPixel": None}, None),
+        "two_samples": ({"SamplesPerPixel": 2}, False),
+        "no_representation": ({"PixelRepresentation": None}, None),
+        "no_interpretation": ({"PhotometricInterpretation": None}, None),
+        "unknown_interpretation": ({"PhotometricInterpretation": "SEPIA"}, None),
+        "palette_without_table": ({"PhotometricInterpretation": "PALETTE COLOR"}, None),
+        "frames": ({"NumberOfFrames": 2, "PixelData": deep.tobytes() * 2}, False),
+        "million_frames": ({"NumberOfFrames": 1_000_000}, False),
+        "no_frames": ({"NumberOfFrames": 0}, None),
+        "slope_of_nan": ({"RescaleSlope": "NaN", "RescaleIntercept": "0"}, False),
+        "slope_of_0": ({"RescaleSlope": 0, "RescaleIntercept": 0}, False),
+        "slope_too_large": ({"RescaleSlope": "1e308", "RescaleIntercept": "1e308"}, False),
+        "slope_alone": ({"RescaleSlope": 2}, None),
+        "window_of_0": ({"WindowCenter": 2000, "WindowWidth": 0}, None),
+        "window_of_nan": ({"WindowCenter": "NaN", "WindowWidth": "NaN"}, None),
+        "window_far_away": ({"WindowCenter": 1_000_000, "WindowWidth": 1}, None),
+        "window_without_width": ({"WindowCenter": 2000}, None),
+        "window_function": ({"WindowCenter": 2000, "WindowWidth": 3000, "VOILUTFunction": "MAGIC"}, None),
+        "empty_table": ({"VOILUTSequence": Sequence([Dataset()])}, None),
+        "short_table": ({"VOILUTSequence": _table([4096, 0, 16], [0, 1])}, None),
+        "table_of_no_bits": ({"VOILUTSequence": _table([256, 0, 0], range(256))}, None),
+        "short_modality_table": ({"ModalityLUTSequence": _table([4096, 0, 16], [0, 1])}, None),
+        "black": ({"PixelData": bytes(deep.nbytes)}, False),
+        "age_of_words": ({"PatientAge": "OLD"}, True),
+        "age_of_999": ({"PatientAge": "999Y"}, True),
+        "many_sexes": ({"PatientSex": ["M", "F"]}, True),
+        "long_name": ({"PatientName": "x" * 60_000}, True),
+    }
+    before, config.settings.writing_validation_mode = config.settings.writing_validation_mode, config.IGNORE
+    reading, config.settings.reading_validation_mode = config.settings.reading_validation_mode, config.IGNORE
+    try:
+        broken = {name: (stored(make_dicom(deep, **tags)), good) for name, (tags, good) in changes.items()}
+    finally:
+        config.settings.writing_validation_mode, config.settings.reading_validation_mode = before, reading
+    return broken | _broken_bytes(drawing, deep)
+
+
+def _broken_bytes(drawing: np.ndarray, deep: np.ndarray) -> dict[str, tuple[bytes, bool | None]]:
+    """What pydicom would not write: codings that lie, lengths without end, bombs."""
+    plain = stored(make_dicom(deep))
+    header = plain[: plain.index(b"\xe0\x7f\x10\x00")]
+    other_syntax = header.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0") + plain[len(header) :]
+    deflated = stored(make_dicom(deep, syntax=DeflatedExplicitVRLittleEndian))
+    start = 144 + struct.unpack_from("<I", deflated, 140)[0]  # after the file's meta information
+    giant = bytearray(_jpeg(drawing))
+    frame = giant.index(b"\xff\xc0") + 5
+    giant[frame : frame + 4] = b"\xea\x60\xea\x60"  # 60000 x 60000
+    frames = {
+        "jpeg_of_another_size": (JPEGBaseline8Bit, _jpeg(drawing[:40, :40]), None),
+        "jpeg_that_claims_a_giant": (JPEGBaseline8Bit, bytes(giant), None),
+        "jpeg_of_text": (JPEGBaseline8Bit, b"Dear colleague", False),
+        "jpeg_2000_of_text": (JPEG2000Lossless, b"Dear colleague", False),
+        "jpeg_ls_of_text": (JPEGLSLossless, b"Dear colleague", False),
+        "rle_of_text": (RLELossless, b"Dear colleague" * 9, False),
+        "jpeg_of_nothing": (JPEGBaseline8Bit, bytes(2), False),
+    }
+    encapsulated = {
+        name: (stored(_encapsulated(drawing, syntax, frame)), good) for name, (syntax, frame, good) in frames.items()
+    }
+    endless = b"\xff\xff\xff\xff"
+    return encapsulated | {
+        "mark_only": (bytes(128) + b"DICM", False),
+        "pixels_without_end": (header + b"\xe0\x7f\x10\x00OW\0\0\xff\xff\xff\xff", False),
+        "pixels_of_4_gigabytes": (header + b"\xe0\x7f\x10\x00OW\0\0\xf0\xff\xff\xff" + bytes(64), False),
+        "sequence_without_end": (header + b"\x28\x00\x10\x30SQ\0\0\xff\xff\xff\xff", False),
+        "nested_deep": (header + 3000 * (b"\x28\x00\x10\x30SQ\0\0" + endless + b"\xfe\xff\x00\xe0" + endless), False),
+        "unknown_syntax": (other_syntax, None),
+        "inflates_to_2_gigabytes": (deflated[:start] + deflated_zeros(2**31), False),
+        "deflated_noise": (deflated[:start] + np.random.default_rng(14).bytes(500), False),
+        "rows_of_text": (plain.replace(b"\x28\x00\x10\x00US\x02\0", b"\x28\x00\x10\x00LO\x02\0"), False),
+        "group_length": (plain[:140] + struct.pack("<I", 2**32 - 1) + plain[144:], None),
+    }
+
+
+def deflated_zeros(count: int) -> bytes:
+    """A raw deflate stream of so many zero bytes, at a thousandth of the size; one block of it is made and repeated."""
+    deflate, block = zlib.compressobj(wbits=-zlib.MAX_WBITS), 2**22
+    repeated = deflate.compress(bytes(block)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return count // block * repeated + deflate.compress(bytes(count % block)) + deflate.flush()
+
+
+def _encapsulated(drawing: np.ndarray, syntax: str, frame: bytes) -> Dataset:
+    dataset = make_dicom(drawing, 8, syntax, PixelData=encapsulate([frame]))
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _table(descriptor: list[int], levels: Any) -> Sequence:
+    """A look-up table as a sequence of one item."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", descriptor)
+    item.add_new("LUTData", "US", list(levels))
+    return Sequence([item])
