@@ -217,8 +217,8 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if not pixel_values.is_floating_point():
             raise ValueError(f"pixel_values are {pixel_values.dtype}, not normalised: use the image processor")
         for name, value, width in (("patient", patient, len(PATIENT_INPUTS)), ("labels", labels, len(FINDINGS))):
-            if value is not None and value.shape != (len(pixel_values), width):
-                raise ValueError(f"{name} must be [{len(pixel_values)}, {width}], got {list(value.shape)}")
+            if value is not None and value.shape != (pixel_values.shape[0], width):
+                raise ValueError(f"{name} must be [{pixel_values.shape[0]}, {width}], got {list(value.shape)}")
         # Raw pixels give nearly the same answer for every image, silently; looking costs a wait on a GPU, so not there.
         if pixel_values.device.type == "cpu" and not (self.training or torch.compiler.is_compiling()):
             if pixel_values.abs().amax() > LARGEST_PLAUSIBLE_PIXEL:

@@ -8,18 +8,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients, read_patients
+from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
 from cxrfpn.prediction.predicting import Prediction, load_pipeline, predict
 from cxrfpn.prediction.tables import FORMS, write_predictions
 from overlay_cxrfpn import overlay
 
 ROOT = Path(__file__).resolve().parent
+BACKENDS = {"torch": load_pipeline, "onnx": load_onnx_pipeline}
 
 
 def main() -> int:
     arguments = _parse()
     try:
+        if arguments.source is not None:
+            return _predict_archive(arguments)
         inputs = _inputs(arguments)
-        pipe = load_pipeline(arguments.model)
+        pipe = BACKENDS[arguments.backend](arguments.model)
         errors: list[str] = []
         predictions = predict(
             pipe,
@@ -48,23 +52,71 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Print the 14 findings of chest radiographs. Not for clinical use.")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or globs")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="files, folders or globs")
+    parser.add_argument(
+        "--source",
+        help="instead of PATHs an archive, in as many processes as accelerate starts, part by part into the folder "
+        "--output: org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N",
+    )
     parser.add_argument("--age", type=float, help="years, of every patient")
     parser.add_argument("--sex", help="M or F, of every patient")
     parser.add_argument("--view-position", help="PA or AP, of every radiograph")
     parser.add_argument("--patients", type=Path, help="a CSV with the columns image, age, sex, view_position")
     parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
+    parser.add_argument(
+        "--backend", choices=list(BACKENDS), default="torch", help="onnx for a file of publish.py --onnx (torch)"
+    )
     parser.add_argument("--operating-point", help="whose thresholds to call by (the model's default)")
-    parser.add_argument("--format", choices=list(FORMS), default="table", help="the form of the answer (table)")
+    parser.add_argument("--format", choices=list(FORMS), help="the form of the answer (table)")
     parser.add_argument("--output", type=Path, help="a file to write (standard output)")
     parser.add_argument("--maps", type=Path, help="a folder for pictures of where each positive finding was seen")
     parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
     arguments = parser.parse_args()
+    if (arguments.source is None) == (not arguments.paths):
+        parser.error("give either PATHs or --source")
+    if arguments.source is not None:
+        if arguments.output is None:
+            parser.error("--source needs --output, the folder to write")
+        if arguments.backend != "torch":
+            parser.error("--source runs on torch: leave --backend out")
+        foreign = ("age", "sex", "view_position", "patients", "maps", "format")
+        if given := [name for name in foreign if getattr(arguments, name) is not None]:
+            parser.error(f"--source knows the patients and writes parquet: leave --{given[0].replace('_', '-')} out")
+    if arguments.backend == "torch" and Path(arguments.model).suffix == ".onnx":
+        parser.error(f"{arguments.model} needs --backend onnx")
+    arguments.format = arguments.format or "table"
     if arguments.patients and (arguments.age, arguments.sex, arguments.view_position) != (None, None, None):
         parser.error("give either --patients or --age, --sex and --view-position")
     if arguments.batch_size < 1:
         parser.error("--batch-size must be 1 or more")
     return arguments
+
+
+def _predict_archive(arguments: argparse.Namespace) -> int:
+    try:  # here, since files are predicted without what an archive needs
+        from cxrfpn.prediction.archive import predict_archive
+
+        tally = predict_archive(
+            arguments.model,
+            arguments.source,
+            arguments.output,
+            batch_size=arguments.batch_size,
+            operating_point=arguments.operating_point,
+        )
+    except ModuleNotFoundError as error:
+        raise InputError(f"--source needs {error.name}: pip install 'cxr-densenet-fpn[train]'") from None
+    if tally is None:  # one of several processes, of which the first one reports
+        return 0
+    if tally.unreadable:
+        print(
+            f"predict: {tally.unreadable} of {tally.images} images could not be read; their rows say why",
+            file=sys.stderr,
+        )
+    if tally.failed:
+        print(f"predict: {len(tally.failed)} parts could not be read:", *tally.failed, sep="\n  ", file=sys.stderr)
+        return 2
+    print(f"predicted: {tally.images:,} images in {arguments.output}")
+    return 0
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Input]:

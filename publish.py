@@ -1,10 +1,15 @@
-"""Publish a run on the Hub: publish.py runs/nih --model-repo org/cxr-densenet-fpn --space-repo org/cxr-demo"""
+"""Publish a run on the Hub: publish.py runs/nih --model-repo org/cxr-densenet-fpn --space-repo org/cxr-demo
+
+Or make one ONNX file of it: publish.py runs/nih --onnx model.onnx
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from cxrfpn.publishing.contents import PublishError
+from cxrfpn.data.sources import open_source
+from cxrfpn.publishing.onnx_export import export_onnx, load_package
+from cxrfpn.publishing.quantising import export_int8
 from cxrfpn.publishing.release import prepare_release
 
 ROOT = Path(__file__).resolve().parent
@@ -13,11 +18,14 @@ ROOT = Path(__file__).resolve().parent
 def main() -> int:
     arguments = _parse()
     try:
+        if arguments.onnx is not None:
+            _export(arguments)
+            return 0
         release = prepare_release(arguments.run, arguments.model_repo, arguments.space_repo, arguments.private, ROOT)
         print(release.listing())
         if not arguments.dry_run:
             print(release.upload(arguments.run.resolve().name))
-    except (PublishError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -26,17 +34,46 @@ def main() -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    source = None if arguments.int8 is None else open_source(arguments.int8)
+    pipe = load_package(arguments.run)
+    if source is None:
+        export_onnx(pipe, arguments.onnx)
+    else:
+        print(export_int8(pipe, source, arguments.onnx))
+    print(f"written: {arguments.onnx} ({arguments.onnx.stat().st_size / 1e6:.1f} MB)")
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Make a model repository and a Space of a finished run, the Space pinned to the model's commit. "
-        "Run again, it uploads only what has changed."
+        "Run again, it uploads only what has changed. Or, with --onnx, make one file of it and upload nothing."
     )
-    parser.add_argument("run", type=Path, help="a run folder, as train.py writes it")
-    parser.add_argument("--model-repo", metavar="ORG/NAME", required=True, help="the model's repository")
-    parser.add_argument("--space-repo", metavar="ORG/NAME", required=True, help="the demo's Space")
-    parser.add_argument("--private", action="store_true", help="what is created is private")
-    parser.add_argument("--dry-run", action="store_true", help="list what would go where, and change nothing")
-    return parser.parse_args()
+    parser.add_argument("run", type=Path, help="a run folder, as train.py writes it; for --onnx any model package")
+    hub = parser.add_argument_group("on the Hub")
+    hub.add_argument("--model-repo", metavar="ORG/NAME", help="the model's repository")
+    hub.add_argument("--space-repo", metavar="ORG/NAME", help="the demo's Space")
+    hub.add_argument("--private", action="store_true", help="what is created is private")
+    hub.add_argument("--dry-run", action="store_true", help="list what would go where, and change nothing")
+    file = parser.add_argument_group("one file")
+    file.add_argument("--onnx", type=Path, metavar="FILE", help="write the network, its thresholds included, as ONNX")
+    file.add_argument(
+        "--int8",
+        metavar="SOURCE",
+        help="in 8-bit integers: calibrated on train images of a source, such as parquet:FOLDER, and refused where its "
+        "test images lose over 0.002 of mean AUROC",
+    )
+    arguments = parser.parse_args()
+    on_the_hub = {f"--{name.replace('_', '-')}": getattr(arguments, name)
+                  for name in ("model_repo", "space_repo", "private", "dry_run")}  # fmt: skip
+    given = [name for name, value in on_the_hub.items() if value]
+    if arguments.onnx is not None and given:
+        parser.error(f"--onnx uploads nothing: leave {', '.join(given)} out, or publish by a command of its own")
+    if arguments.onnx is None and arguments.int8 is not None:
+        parser.error("--int8 goes with --onnx FILE")
+    if arguments.onnx is None and not (arguments.model_repo and arguments.space_repo):
+        parser.error("give both --model-repo and --space-repo, or --onnx FILE")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+"""A model package -> one ONNX file with all that inference needs: network, thresholds, how pixels are prepared."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS
+from cxrfpn.prediction.onnx_backend import (
+    FINDINGS_KEY,
+    INPUTS,
+    NEEDS_EXTRA,
+    OUTPUT,
+    PROCESSOR,
+    THRESHOLDS,
+    OnnxClassifier,
+)
+from cxrfpn.prediction.predicting import load_pipeline
+from cxrfpn.publishing.contents import WEIGHTS, PublishError
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
+
+# What torch writes ONNX with, and onnxruntime, which reads it again.
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+# The most by which a logit of the file may differ from the network's.
+TOLERANCE = 1e-4
+WEIGHTS_KEY, SIZE_KEY = "weights_sha256", "image_size"
+
+
+class _Bare(nn.Module):
+    """The network for export: patient always given, logits bare."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: Tensor, patient: Tensor) -> Tensor:
+        return self.network(pixel_values, patient).logits
+
+
+def load_package(run: Path) -> ChestXrayFindingsPipeline:
+    """The pipeline of a package that can be exported.
+
+    Raises:
+        PublishError: a file of it is missing, or its thresholds belong to other weights.
+    """
+    needed = ("config.json", PROCESSOR, WEIGHTS, THRESHOLDS)
+    if missing := [name for name in needed if not (run / name).is_file()]:
+        raise PublishError(f"{run}: is no model package, for want of {', '.join(missing)}; train.py writes one")
+    pipe = load_pipeline(str(run))
+    fitted_on = pipe.thresholds.fitted_on.get(WEIGHTS_KEY)
+    if fitted_on not in (None, _sha256(run / WEIGHTS)):
+        raise PublishError(
+            f"{run / THRESHOLDS}: was fitted with other weights than {WEIGHTS}; fit this run again with score.py"
+        )
+    return pipe
+
+
+def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
+    """Write a package's network and what goes with it as one ONNX file.
+
+    The file takes `pixel_values` [batch,3,H,W] float, normalised, of the processor's size, and `patient` [batch,3] with
+    NaN for unknown, and gives `logits` [batch,14]; any batch will do. It is read again and asked before it gets its
+    name. Its metadata hold `findings`, `image_size`, `weights_sha256`, `thresholds.json`, `preprocessor_config.json`.
+
+    Args:
+        pipe: as `load_package` gives it; its network serves for nothing else afterwards.
+        output: replaced where it exists.
+
+    Raises:
+        PublishError: what export needs is not installed, the file cannot be written, or it answers differently.
+    """
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise PublishError(f"writing ONNX needs {', '.join(missing)}; {NEEDS_EXTRA}")
+    with written_beside(output) as beside:
+        program = _trace(pipe)
+        # Where each node came from in the sources: of no use to inference, and full of this machine's paths.
+        for node in program.model.graph:
+            node.metadata_props.clear()
+        program.model.metadata_props.update(_metadata(pipe))
+        program.save(beside)
+        _check_answers(pipe, beside)
+
+
+@contextmanager
+def written_beside(output: Path) -> Iterator[Path]:
+    """A name beside `output` to write to, which becomes `output` once all has gone well, and is removed otherwise.
+
+    Raises:
+        PublishError: there is no such folder.
+    """
+    if not output.parent.is_dir():
+        raise PublishError(f"{output}: there is no folder {output.parent}")
+    beside = output.with_name(output.name + ".part")
+    try:
+        yield beside
+        os.replace(beside, output)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def random_inputs(pipe: ChestXrayFindingsPipeline, batch: int) -> dict[str, Tensor]:
+    """Noise of the network's form, and patients of whom some things are unknown."""
+    generator = torch.Generator().manual_seed(batch)
+    size = pipe.image_processor.size
+    patient = torch.rand(batch, len(PATIENT_INPUTS), generator=generator)
+    patient[torch.rand(patient.shape, generator=generator) < 0.3] = torch.nan
+    pixel_values = torch.randn(batch, 3, size.height, size.width, generator=generator)
+    return dict(zip(INPUTS, (pixel_values, patient), strict=True))
+
+
+def _trace(pipe: ChestXrayFindingsPipeline) -> torch.onnx.ONNXProgram:
+    inputs, batch = random_inputs(pipe, 2), torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own making: that both inputs share the name of their first axis
+        return torch.onnx.export(
+            _Bare(pipe.model.float()).eval(),
+            tuple(inputs.values()),
+            input_names=INPUTS,
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: batch}, {0: batch}),
+            verbose=False,
+        )
+
+
+def _metadata(pipe: ChestXrayFindingsPipeline) -> Mapping[str, str]:
+    return {
+        FINDINGS_KEY: json.dumps(FINDINGS),
+        SIZE_KEY: str(pipe.image_processor.size.height),
+        WEIGHTS_KEY: _sha256(pipe.package_file(WEIGHTS)),
+        THRESHOLDS: pipe.package_file(THRESHOLDS).read_text(),
+        PROCESSOR: pipe.image_processor.to_json_string(),
+    }
+
+
+def _check_answers(pipe: ChestXrayFindingsPipeline, path: Path) -> None:
+    exported = OnnxClassifier(path)
+    for batch in (1, 3):
+        inputs = random_inputs(pipe, batch)
+        with torch.inference_mode():
+            expected = pipe.model(**inputs).logits.numpy()
+        difference = float(np.abs(exported(**inputs).logits.numpy() - expected).max())
+        if not difference <= TOLERANCE:
+            raise PublishError(f"the exported network's logits are up to {difference:.1g} off, over {TOLERANCE:g}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
