@@ -33,7 +33,7 @@ JPEG_QUALITY = 90
 def measure() -> list[Row]:
     """Phantoms of NIH's own size, as the PNGs that the NIH gives away and the JPEGs that are streamed."""
     radiographs = [draw_phantom(np.random.default_rng(seed), side=SIDE)[0] for seed in range(RADIOGRAPHS)]
-    with tempfile.TemporaryDirectory() as folder, _one_core():
+    with tempfile.TemporaryDirectory() as folder, one_core():
         return [_loading(radiographs, Path(folder)), _preparing([_encoded(pixels, "JPEG") for pixels in radiographs])]
 
 
@@ -123,7 +123,7 @@ def _encoded(pixels: np.ndarray, kind: str) -> bytes:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Everything, threads that are started included, on one core."""
     threads, cores = (torch.get_num_threads(), cv2.getNumThreads()), os.sched_getaffinity(0)
     torch.set_num_threads(1)

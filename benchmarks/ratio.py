@@ -16,7 +16,12 @@ class Row:
     remark: str = ""
 
 
-def time_ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+def time_ratio(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float, float]:
     """Run both in turn and compare: the median over rounds of ours / theirs, and the median seconds of each.
 
     The ratio is taken round by round, since a noisy neighbour slows both halves of a round alike.
@@ -25,7 +30,7 @@ def time_ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds:
     pairs = []
     for round_ in range(rounds):
         first, second = (ours, theirs) if round_ % 2 else (theirs, ours)
-        times = {first: _seconds(first), second: _seconds(second)}
+        times = {first: _seconds(first, clock), second: _seconds(second, clock)}
         pairs.append((times[ours], times[theirs]))
     return (
         statistics.median(mine / other for mine, other in pairs),
@@ -34,7 +39,7 @@ def time_ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds:
     )
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start

@@ -1,0 +1,172 @@
+"""A whole archive -> a folder of findings, by as many processes and machines as accelerate starts."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object, parse_flag_from_env
+from tqdm import tqdm
+
+from cxrfpn.data.schema import Source
+from cxrfpn.data.shards import write_text
+from cxrfpn.data.sources import open_source
+from cxrfpn.prediction.parts import Tally, predict_parts, summarise
+from cxrfpn.prediction.predicting import load_pipeline
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
+
+MANIFEST = "predictions.json"
+PART_FOLDER = "parts"
+WEIGHTS = "model.safetensors"
+# How long the processes wait for the slowest of them.
+PATIENCE = timedelta(days=7)
+
+
+class ArchiveError(ValueError):
+    """A folder that cannot be gone on with, or a model without weights to know it by; the message is one line."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the first process found and the others need: part -> file of all parts, those to do, what is done."""
+
+    source: Source
+    files: dict[str, Path]
+    todo: list[str]
+    done: Tally
+
+
+def predict_archive(
+    model: str, source: str, folder: str | Path, *, batch_size: int = 16, operating_point: str | None = None
+) -> Tally | None:
+    """Predict every image of a source; a part of it becomes one parquet file of the folder.
+
+    Started by accelerate in several processes, each does its share of the parts. Stopped in any way and started again,
+    in as many processes or in others, they do the parts that are missing.
+
+    Args:
+        model: a folder or a Hub id.
+        source: whatever `open_source` opens.
+        folder: what is written: MANIFEST, which says what of and with what, and PART_FOLDER.
+
+    Returns:
+        what the folder then holds, in the first process; None in the others.
+
+    Raises:
+        ArchiveError: the folder was begun with something else.
+        SourceError, PartError, ValueError, OSError: source, files or model; in the first process alone, wherever it
+            can be said before the work begins.
+    """
+    group = InitProcessGroupKwargs(timeout=PATIENCE)
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **group.to_kwargs())
+    pipe, plan = None, None
+    try:
+        if state.is_main_process:
+            pipe = load_pipeline(model)
+            plan = _begin(pipe, open_source(source), Path(folder), operating_point)
+    finally:  # the others wait for it, even if it is that there will be nothing to do
+        (plan,) = broadcast_object_list([plan])
+    if plan is None:
+        return None
+    pipe = pipe or load_pipeline(model)
+    # Among several processes, transformers leaves a model where it was loaded.
+    pipe.model.to(state.device)
+    pipe.device = state.device
+    mine = {part: plan.files[part] for part in plan.todo[state.process_index :: state.num_processes]}
+    with tqdm(unit=" images", disable=not state.is_main_process, mininterval=0.5) as bar:
+        seen = _show_progress(bar, Path(folder), len(plan.files))
+        tally = predict_parts(
+            pipe, plan.source, mine, batch_size=batch_size, operating_point=operating_point, seen=seen
+        )
+        if state.num_processes > 1:
+            bar.set_description("waiting for the other processes")
+        tallies = gather_object([tally])
+    state.destroy_process_group()
+    return sum(tallies, plan.done) if state.is_main_process else None
+
+
+def _begin(pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operating_point: str | None) -> _Plan:
+    """Begin a folder, or find out what is missing of one that was begun."""
+    parts = source.parts()
+    thresholds = pipe.thresholds.at(operating_point)
+    _open_folder(
+        folder,
+        {
+            "source": source.name,
+            "weights_sha256": _sha256(pipe),
+            "operating_point": operating_point or pipe.thresholds.default,
+            "thresholds": thresholds,
+            "parts": parts,
+        },
+    )
+    count, there = len(parts), _finished(folder)
+    files = {part: folder / PART_FOLDER / f"part-{index:05}-of-{count:05}.parquet" for index, part in enumerate(parts)}
+    todo = [part for part, file in files.items() if file.name not in there]
+    done = (summarise(file) for file in files.values() if file.name in there)
+    return _Plan(source, files, todo, sum(done, Tally()))
+
+
+def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
+    """Begin a folder, or make sure that what was begun in it is the same.
+
+    Raises:
+        ArchiveError: it was begun with something else, or holds what this did not write.
+    """
+    begun = _read_manifest(folder / MANIFEST)
+    if begun is None:
+        if folder.exists() and not all(path.name.startswith(MANIFEST) for path in folder.iterdir()):
+            raise ArchiveError(f"{folder}: is not empty and was not begun by predict.py; choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    elif differing := [key for key in manifest if begun.get(key) != manifest[key]]:
+        key = differing[0]
+        is_long = isinstance(manifest[key], list | dict)
+        there, here = (f"other {key}", "these") if is_long else (f"{key} {begun.get(key)}", manifest[key])
+        raise ArchiveError(f"{folder}: was begun with {there}, not {here}; choose another folder")
+    (folder / PART_FOLDER).mkdir(exist_ok=True)
+    for left in folder.glob("**/*.tmp"):  # of processes that were killed
+        left.unlink(missing_ok=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ArchiveError(f"{path}: cannot be read ({error}); choose another folder") from None
+    if not isinstance(manifest, dict):
+        raise ArchiveError(f"{path}: was not written by predict.py; choose another folder")
+    return manifest
+
+
+def _sha256(pipe: ChestXrayFindingsPipeline) -> str:
+    """What tells a model from another one, wherever it lies and whatever it is called."""
+    weights = pipe.package_file(WEIGHTS)
+    if weights is None:
+        raise ArchiveError(f"{pipe.model.name_or_path}: holds no {WEIGHTS}, by which an archive knows its model")
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finished(folder: Path) -> set[str]:
+    """Names of the parts that are there, whoever wrote them."""
+    return {path.name for path in (folder / PART_FOLDER).glob("*.parquet")}
+
+
+def _show_progress(bar: tqdm, folder: Path, parts: int) -> Callable[[int], None]:
+    """The images of this process, and in front of them the parts of all."""
+
+    def seen(images: int) -> None:
+        if bar.disable:
+            return
+        if images == 0:
+            bar.set_description(f"predicting, {len(_finished(folder))} of {parts} parts", refresh=False)
+        bar.update(images)
+
+    seen(0)
+    return seen
