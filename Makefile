@@ -1,4 +1,4 @@
-# make demo | test | test-all | bench | lint | format
+# make demo | install | test | test-all | audit | bench | lint | format
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -6,24 +6,31 @@ BIN    := $(VENV)/bin
 HOST   ?= 127.0.0.1
 PORT   ?= 7860
 
-.PHONY: help demo test test-all bench lint format clean
+.PHONY: help demo install test test-all audit bench lint format clean
 
 help:
 	@echo "make demo      open the demo on http://$(HOST):$(PORT) (HOST= and PORT= change it)"
-	@echo "make test      install everything and run the tests; make test-all runs the slow ones too"
+	@echo "make install   install all the rest: training, scoring, tests"
+	@echo "make test      install, run the tests and print their coverage; make test-all runs the slow ones too"
+	@echo "make audit     ask whether a known hole is in what is installed"
 	@echo "make bench     ratios measured side by side"
 	@echo "make lint      ruff; make format mends what it can"
 
 demo: $(VENV)/.demo-installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/python app.py
 
+install: $(VENV)/.test-installed
+
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --cov
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov
 
-bench: $(VENV)/.test-installed
+audit: $(VENV)/.test-installed $(VENV)/.audit-installed
+	$(BIN)/python .ci/audit.py
+
+bench: $(VENV)/.bench-installed
 	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.test-installed
@@ -38,9 +45,11 @@ clean:
 	rm -rf $(VENV)
 
 # What is installed is written down in a file, so that make installs again only when pyproject.toml changes.
+# The warnings kept quiet are setuptools' own, about editable installs in general.
 $(VENV)/.%-installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@echo 'installing .[$*] into $(VENV): a few minutes and up to 6 GB, nearly all of it torch'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

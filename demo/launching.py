@@ -54,6 +54,7 @@ def launch(pipe: Any) -> None:
         css_paths=HERE / "page.css",
         theme=theme(),
         footer_links=[],
+        run_history=False,  # else gradio may keep readings, in the browser or in a bucket
         ssr_mode=False,
         share=False,
     )

@@ -1,0 +1,266 @@
+"""Every command of the README and the manual is run here, or stands in a table with what runs it.
+
+A new line in a README that nobody has listed fails; so does a listed one that no README has any more.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from configuration_cxrfpn import FINDINGS, CxrFpnConfig
+from cxrfpn.data.sources import open_source
+from tests.loopback_hub import LoopbackHub
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+# Inside a sentence, too: `make audit`, `score.py --predictions FILE.csv ...`. A script with one option is but named.
+INLINE = re.compile(r"`((?:git|make|hf|(?:\.venv/bin/)?(?:python|accelerate)|[a-z]+\.py [^`\s]+) [^`]+)`")
+NO_COMMANDS = {"", "json", "ini", "nginx"}
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+REPO = "org/cxr-densenet-fpn"
+# A network a thousandth of the real one's size, for one short epoch.
+SMALL = (
+    "--network '{block_config: [1, 1, 1, 1], growth_rate: 4, stem_channels: 8, pyramid_channels: 8, image_features: 8, "
+    "head_features: 8}' --cycles '[{epochs: 1, image_size: 64}]' --stored_size 72 --batch_size 8"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a command with `changes` (text by text) and look for what it should `leave`, or for a word of its output."""
+
+    changes: dict[str, str] = field(default_factory=dict)
+    leaves: tuple[str, ...] = ()
+    says: str = ""
+    slow: bool = True
+
+
+def train(recipe: str, folder: str, source: str = "phantom:60", **changes: str) -> Run:
+    """A training that would take hours, or a download: the same recipe on a few phantoms, and on a small network."""
+    small = f"recipes/{recipe}.yaml --output-dir {folder} --source {source} --backbone-weights none {SMALL}"
+    return Run({f"recipes/{recipe}.yaml": small, **changes}, (f"{folder}/model.safetensors", f"{folder}/README.md"))
+
+
+WARD = "--source csv:ward.csv"
+RUN = {
+    ".venv/bin/python predict.py demo/examples/phantom-edema.png --age 63 --sex F --view-position PA": Run(
+        says="Pleural_Thickening", slow=False
+    ),
+    ".venv/bin/python predict.py radiograph.png scan.dcm 'archive/**/*.png' --format json": Run(
+        says="archive/2026/a.png", slow=False
+    ),
+    ".venv/bin/python predict.py ward/ --patients ward.csv --format csv --output findings.csv --maps maps/": Run(
+        leaves=("findings.csv", "maps")
+    ),
+    ".venv/bin/python score.py --name cxr-densenet-fpn --source parquet:../shared/nih-mini --output-dir results"
+    " --no-examples": Run(
+        {"parquet:../shared/nih-mini": "phantom:60 --resamples 20", "--output-dir results": "--output-dir measured"},
+        ("measured/metrics.json", "measured/README.md"),
+    ),
+    ".venv/bin/python -m cxrfpn.evaluation.readme": Run(says="written: "),
+    ".venv/bin/accelerate launch train.py recipes/smoke.yaml": train("smoke", "tried/smoke"),
+    ".venv/bin/accelerate launch train.py recipes/nih.yaml": train("nih", "tried/nih"),
+    ".venv/bin/accelerate launch train.py recipes/report.yaml": train(
+        "report", "tried/report", "phantom:200 --cohort.replicate_to 20"
+    ),
+    ".venv/bin/python score.py --model runs/smoke --source phantom:200 --protocol patients --output-dir scores": Run(
+        {"phantom:200": "phantom:60 --resamples 20"}, ("scores/metrics.json", "scores/README.md")
+    ),
+    ".venv/bin/python -m pytest tests/test_pipeline.py -k threshold": Run(says="passed"),
+    # What is installed is this very environment; make must not install into it.
+    "make format": Run({"make": "make -o .venv/.test-installed"}, says="unchanged"),
+    "make test-all": Run({"make": "make -n"}, says="pytest --cov", slow=False),
+    "make .venv/.demo-installed": Run({"make": "make -n"}, slow=False),
+    f".venv/bin/python score.py --model . {WARD} --split validation --protocol patients --fit-thresholds"
+    " --output-dir fitted": Run({"--output-dir": "--resamples 20 --output-dir"}, ("fitted/thresholds.json",)),
+    f".venv/bin/python prepare.py {WARD} --output data/ward --size 256 --show pictures/": Run(
+        {"data/ward": "prepared/ward"}, ("prepared/ward", "pictures")
+    ),
+    ".venv/bin/accelerate launch train.py recipes/nih.yaml --source parquet:data/ward --cohort '{protocol: patients}'"
+    f" --backbone-weights {REPO} --output-dir runs/ward": Run(
+        {"runs/ward": f"tried/ward {SMALL}"}, ("tried/ward/model.safetensors",)
+    ),
+    f".venv/bin/accelerate launch predict.py {WARD} --output findings": Run(
+        says="predicted: 60 images", leaves=("findings/parts",)
+    ),
+    ".venv/bin/python predict.py --model runs/ward new.png": Run(says="Pleural_Thickening", slow=False),
+}
+# A block of Python, and what must hold after it.
+PYTHON = {
+    "README.md 1": "assert len(pipe('radiograph.png', operating_point='youden', maps=True)) == 14",
+    "docs/deploying.md 1": "assert len(findings) == 14",
+}
+# What runs it instead: a file, and the words in it.
+CI, MAKE = ".ci/run", "Makefile"
+TRIED_PUBLISHING = ("tests/test_publish.py", "def test_a_dry_run_tells_and_does_nothing(")
+TRIED_LAUNCHING = ("tests/training/test_processes.py", "def test_two_processes_train_as_one_in_two_passes(")
+PREDICTED_TWICE = ("tests/test_archive.py", "def test_two_processes_write_what_one_writes(")
+AN_ARCHIVE = "predict.py --source parquet:archive --output findings"
+ELSEWHERE = {
+    "git clone <this repository> cxr-densenet-fpn && cd cxr-densenet-fpn": (CI, "from a clean clone"),
+    "git pull": (CI, "from a clean clone"),
+    "make demo": (CI, "make demo"),
+    "HOST=0.0.0.0 PORT=8080 make demo": (CI, "PORT=7861 make demo"),
+    "make test": (CI, "\nmake test\n"),
+    "make install": (MAKE, "install: $(VENV)/.test-installed\n\ntest: lint"),  # both ask for the same
+    "make lint": (MAKE, "\ntest: lint\n"),
+    "make audit": (CI, "make audit"),
+    f".venv/bin/python publish.py runs/nih --model-repo {REPO} --space-repo {REPO}-demo --dry-run": TRIED_PUBLISHING,
+    "hf auth login": ("tests/test_publish.py", "def test_without_a_token_that_may_write_nothing_happens("),
+    ".venv/bin/accelerate launch --num_processes 4 train.py recipes/nih.yaml": TRIED_LAUNCHING,
+    ".venv/bin/accelerate launch --num_machines 2 --machine_rank 0 --num_processes 8 --main_process_ip 10.0.0.1"
+    " --main_process_port 29500 train.py recipes/nih.yaml": TRIED_LAUNCHING,
+    f".venv/bin/accelerate launch --num_processes 4 {AN_ARCHIVE} --batch-size 64": PREDICTED_TWICE,
+    ".venv/bin/accelerate launch --num_machines 2 --machine_rank 0 --num_processes 16 --main_process_ip 10.0.0.1"
+    f" --main_process_port 29500 {AN_ARCHIVE} --batch-size 64": PREDICTED_TWICE,
+    "OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/python -m torch.distributed.run --standalone"
+    f" --nproc-per-node 8 {AN_ARCHIVE}": PREDICTED_TWICE,
+    ".venv/bin/python publish.py . --onnx model.onnx": ("tests/test_onnx.py", "def test_a_hundred_radiographs_get_"),
+    ".venv/bin/python predict.py film.png --backend onnx --model model.onnx": (
+        "tests/test_onnx.py",
+        "def test_predict_gives_the_findings_of_the_pipeline(",
+    ),
+    "score.py --predictions FILE.csv --source nih:FOLDER": ("tests/test_score.py", "def test_the_metadata_of_nih_is_"),
+}
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """(kind, text) of every command in a shell block or a sentence, and of every other block that is no mere data."""
+    calls = (ROOT / "demo" / "calls.md").read_text().strip()  # run by tests/demo/test_app.py, as they stand
+    for page in PAGES:
+        text, name, blocks = page.read_text().replace(calls, ""), page.relative_to(ROOT).as_posix(), 0
+        for _, language, block in FENCE.findall(text):
+            if language == "sh":
+                lines = re.sub(r"\\\n\s*", "", block).splitlines()
+                commands = (" ".join(re.split(r"(?:^|  )\s*#", line)[0].split()) for line in lines)
+                yield from (("sh", command) for command in commands if command)
+            elif language == "python":
+                yield "python", f"{name} {(blocks := blocks + 1)}"
+            elif language not in NO_COMMANDS:
+                yield language, name
+        yield from (("sh", " ".join(command.split())) for command in INLINE.findall(FENCE.sub("", text)))
+
+
+def block(name: str) -> str:
+    page, number = name.split()
+    return [text for _, language, text in FENCE.findall((ROOT / page).read_text()) if language == "python"][
+        int(number) - 1
+    ]
+
+
+def test_every_command_is_run_somewhere_and_none_is_out_of_date():
+    found = set(documented())
+    listed = {("sh", command) for command in (*RUN, *ELSEWHERE)} | {("python", name) for name in PYTHON}
+    assert found - listed == set(), "list them in tests/test_readme.py, with how they are run"
+    assert listed - found == set(), "no page has these any more"
+    for command, (file, words) in ELSEWHERE.items():
+        assert words in (ROOT / file).read_text(), f"{command}: {file} does not run it"
+
+
+def test_every_link_to_a_file_of_ours_leads_somewhere():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^):#]+)\)", page.read_text())]
+    assert len(links) > 10
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_picture_of_the_network_says_what_the_network_is():
+    config, picture = CxrFpnConfig(), (ROOT / "docs" / "architecture.svg").read_text()
+    side, width, pooled = config.image_size, config.pyramid_channels, 3 * config.pyramid_channels
+    for stride in (8, 16, 32):
+        assert f">{width} × {side // stride} × {side // stride}<" in picture
+    fused = config.image_features + config.patient_features
+    for words in (
+        f"3 × {side} × {side}",
+        f"means: {pooled}",
+        f"{pooled} → {config.image_features}",
+        f"3 → {config.patient_features};",
+        f"{fused} → {config.head_features}",
+        f"→ {len(FINDINGS)}",
+    ):
+        assert words in picture
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory, package, drawing) -> Path:
+    """A copy of this project as a user has it, this environment as its .venv, and the files that the manual names."""
+    from pydicom.data import get_testdata_file
+
+    tree = tmp_path_factory.mktemp("clone") / "cxr-densenet-fpn"
+    left_out = {".git", ".venv", "runs", "data", "scores"}
+    litter = shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info", ".hypothesis", ".coverage*")
+    shutil.copytree(
+        ROOT,
+        tree,
+        ignore=lambda folder, names: litter(folder, names) | (left_out if Path(folder) == ROOT else set()),
+    )
+    (tree / ".venv").symlink_to(sys.prefix)
+    for name in ("radiograph.png", "new.png", "archive/2026/a.png"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawing).save(tree / name)
+    shutil.copy(get_testdata_file("CT_small.dcm"), tree / "scan.dcm")
+    for run in ("smoke", "ward"):
+        shutil.copytree(package, tree / "runs" / run)
+    _fill_ward(tree)
+    return tree
+
+
+def _fill_ward(tree: Path) -> None:
+    source = open_source("phantom:60")
+    table = source.metadata().drop(columns=["split", "fold", "image_id"])
+    (tree / "ward").mkdir()
+    rows = [row for part in source.parts() for row in source.rows(part)]
+    for row in rows:
+        (tree / "ward" / f"{row.image_id}.png").write_bytes(row.image)
+    names = {"image": [f"ward/{name}.png" for name in source.metadata()["image_id"]]}
+    findings = ["|".join(row) or "No Finding" for row in table["findings"]]
+    pd.DataFrame(names).join(table.assign(findings=findings)).to_csv(tree / "ward.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def environment(package, tmp_path_factory) -> Iterator[dict[str, str]]:
+    """What a user's shell has, and a Hub, which is one of our own."""
+    with LoopbackHub() as hub:
+        hub.add("models", REPO, package, REVISION)
+        yield {
+            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "ACCELERATE_USE_CPU": "true",
+            "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path_factory.mktemp("hf")),
+        }  # fmt: skip
+
+
+def in_the_clone(command: str | list[str], tree: Path, environment: dict[str, str]) -> str:
+    """Run it there as a shell would; its output."""
+    done = subprocess.run(
+        command, cwd=tree, env=environment, shell=isinstance(command, str), capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(text, marks=[pytest.mark.slow] * run.slow, id=text[:90]) for text, run in RUN.items()]
+)
+def test_a_command_does_what_the_page_says(command, tree, environment):
+    run, changed = RUN[command], command
+    for words, others in run.changes.items():
+        assert words in changed, f"{words}: not in the command any more"
+        changed = changed.replace(words, others, 1)
+    if "parquet:data/ward" in changed and not (tree / "data" / "ward").exists():  # as the page's step before made it
+        in_the_clone(f".venv/bin/python prepare.py {WARD} --output data/ward --size 72", tree, environment)
+    assert run.says in in_the_clone(changed, tree, environment)
+    for name in run.leaves:
+        assert (tree / name).is_file() or any((tree / name).iterdir()), name
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_a_block_of_python_does_what_the_page_says(name, tree, environment):
+    in_the_clone([sys.executable, "-c", f"{block(name)}\n{PYTHON[name]}"], tree, environment)
