@@ -20,8 +20,11 @@ def main() -> int:
     except Stopped:
         print(f"train: stopped, with a checkpoint in {folder}; --resume goes on", file=sys.stderr)
         return 130
-    except (RecipeError, SourceError, PrepareError, BackboneError, CheckpointError, TrainingError, OSError) as error:
+    except (RecipeError, SourceError, PrepareError, BackboneError, CheckpointError, TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"train: {error}; mend that, and --resume goes on", file=sys.stderr)
         return 2
     print(f"model package: {folder}")
     return 0

@@ -16,7 +16,7 @@ from cxrfpn.data.balancing import ReportProtocol
 from cxrfpn.data.labels import LABELS, NO_FINDING, count_labels
 from cxrfpn.data.schema import SourceError
 from cxrfpn.data.shards import PreparedShards
-from cxrfpn.style import BLUE, DOTS_AN_INCH, GREEN, GREY, ORANGE, STYLE
+from cxrfpn.style import BLUE, GREEN, GREY, ORANGE, STYLE, save_figure
 from image_processing_cxrfpn import CxrFpnImageProcessor
 
 _STYLE = {**STYLE, "figure.constrained_layout.use": True}
@@ -70,7 +70,7 @@ def save_pictures(
                 say(f"no picture of the balancing: {error}")
                 continue
             written.append(folder / f"{name}.png")
-            figure.savefig(written[-1], dpi=DOTS_AN_INCH)
+            save_figure(figure, written[-1])
     return written
 
 

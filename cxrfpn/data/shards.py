@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,10 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)  # a full disk needs its space back
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)  # a full disk needs its space back
+        error.filename = str(path)  # a full disk names no file
         raise
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import reliability
 from cxrfpn.evaluation.predictions import Scored
-from cxrfpn.style import BLUE, DOTS_AN_INCH, GREY, ORANGE, STYLE
+from cxrfpn.style import BLUE, GREY, ORANGE, STYLE, save_figure
 
 # A histogram of the scores of N images: so many bars.
 _BARS = 25
@@ -55,7 +55,7 @@ def save_plots(
     with matplotlib.rc_context(STYLE):
         for name, draw in tqdm(drawings.items(), desc="drawing", unit=" plots"):
             path = folder / f"{name}.png"
-            draw().savefig(path, dpi=DOTS_AN_INCH)
+            save_figure(draw(), path)
             written.append(path)
     return written
 

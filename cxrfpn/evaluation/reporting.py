@@ -1,7 +1,6 @@
 """One command's work: run or read a system, score it, and write figures, predictions, pictures and a card."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.schema import Source
-from cxrfpn.data.shards import write_text
+from cxrfpn.data.shards import write_atomically, write_text
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
@@ -181,9 +180,8 @@ def _write_predictions(path: Path, scored: Scored) -> None:
     """One row an image: its metadata and a score a finding; `score.py --predictions` reads it back."""
     table = scored.metadata.copy()
     table["findings"] = [list(names) for names in table["findings"]]
-    beside = path.with_name(f"{path.name}.part")
-    table.join(pd.DataFrame(scored.scores, columns=list(FINDINGS))).to_parquet(beside, index=False)
-    os.replace(beside, path)
+    content = table.join(pd.DataFrame(scored.scores, columns=list(FINDINGS))).to_parquet(index=False)
+    write_atomically(path, content)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ the data, on every rank: to keep the place is to keep them. All ranks hold the s
 """
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 MANIFEST = "state.json"
 
@@ -55,28 +56,55 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint beside its place, reach the disk, rename it, and remove all but the last `keep`."""
+    """Write a checkpoint beside its place, reach the disk, rename it, and remove all but the last `keep`.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left, and those before it stay.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{checkpoint.place.updates:08}"
     beside = folder / f"{final.name}.tmp"
     for left in folder.glob("*.tmp"):  # of a run that was killed
         shutil.rmtree(left)
-    beside.mkdir()
-    for group, tensors in checkpoint.tensors.items():
-        save_file({name: value.contiguous() for name, value in tensors.items()}, beside / f"{group}.safetensors")
-    torch.save(checkpoint.optimizer, beside / "optimizer.pt")
-    sums = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
-    state = {"schedule": checkpoint.schedule, "place": asdict(checkpoint.place), "recipe": checkpoint.recipe}
-    (beside / MANIFEST).write_text(json.dumps({"sha256": sums, "state_sha256": _state_sha256(state), **state}))
-    for path in [*beside.iterdir(), beside]:
-        _sync(path)
+    try:
+        beside.mkdir()
+        _write_files(beside, checkpoint)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)  # a full disk needs its space back
+        error.filename = str(final)  # a full disk names no file
+        raise
     if final.exists():  # the same step written again, by a run that was resumed from before it
         shutil.rmtree(final)
     os.replace(beside, final)
     _sync(folder)
-    for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
+    tidy(folder, checkpoint.place, keep)
     return final
+
+
+def tidy(folder: Path, place: Place, keep: int) -> None:
+    """Remove all but the checkpoint of `place`, where the run stands, and the `keep` - 1 before it.
+
+    Those after it are damaged: the run would have gone on from them.
+    """
+    kept = [path for path in _newest_first(folder) if path.name <= f"step-{place.updates:08}"][:keep]
+    for path in folder.glob("step-*"):
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    # Made in memory and written from there: a full disk is then an OSError, whichever library's format it is.
+    for group, tensors in checkpoint.tensors.items():
+        content = save({name: value.contiguous() for name, value in tensors.items()})
+        (folder / f"{group}.safetensors").write_bytes(content)
+    optimizer = io.BytesIO()
+    torch.save(checkpoint.optimizer, optimizer)
+    (folder / "optimizer.pt").write_bytes(optimizer.getbuffer())
+    sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    state = {"schedule": checkpoint.schedule, "place": asdict(checkpoint.place), "recipe": checkpoint.recipe}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": sums, "state_sha256": _state_sha256(state), **state}))
+    for path in [*folder.iterdir(), folder]:
+        _sync(path)
 
 
 def load_checkpoint(folder: Path, say: Callable[[str], object]) -> Checkpoint | None:

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from cxrfpn.style import save_figure
 from cxrfpn.training.checkpoint import Place
 from cxrfpn.training.recipe import Recipe
 
@@ -33,8 +34,9 @@ def save_curves(folder: Path, place: Place, recipe: Recipe) -> list[Path]:
     }
     paths = []
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
-        paths.append(folder / f"{name}.png")
+        path = folder / f"{name}.png"
+        save_figure(figure, path)
+        paths.append(path)
     return paths
 
 

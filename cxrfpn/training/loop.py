@@ -17,7 +17,7 @@ from cxrfpn.training.findings import FindingsObjective
 from cxrfpn.training.pretraining import PretrainingObjective
 from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.run import Objective, Run, begin, stop_signals
-from cxrfpn.training.run_folder import finish, write_configuration, write_epochs
+from cxrfpn.training.run_folder import clear_leftovers, finish, write_configuration, write_epochs
 
 # Losses are looked at, and processes agree whether to stop, every so many steps: a GPU is not to wait for it.
 LOOK_STEPS = 10
@@ -41,6 +41,8 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Place:
         CheckpointError, SourceError, PrepareError, BackboneError: see `begin`.
     """
     run = begin(recipe, OBJECTIVES[recipe.objective](), folder, resume)
+    if run.accelerator.is_main_process:
+        clear_leftovers(folder)
     write_configuration(run)
     with stop_signals() as asked:
         while run.place.epoch < recipe.epochs:
@@ -83,7 +85,8 @@ def train_epoch(run: Run, cycle: Cycle, asked: Callable[[], bool]) -> None:
                 run.save()
             if place.step % LOOK_STEPS == 0 or run.accelerator.num_processes == 1:
                 if _agreed(run, asked()):
-                    run.save()
+                    if not checkpoint_is_due:  # written again, it would for a moment not be there
+                        run.save()
                     raise Stopped
 
 

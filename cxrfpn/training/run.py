@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from cxrfpn.data.loading import Loader
 from cxrfpn.training.backbone import load_backbone_weights
-from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, Place, load_checkpoint, save_checkpoint
+from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, Place, load_checkpoint, save_checkpoint, tidy
 from cxrfpn.training.feeding import Feed, open_feed
 from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
 from cxrfpn.training.recipe import Cycle, Recipe
@@ -128,7 +128,8 @@ def begin(recipe: Recipe, objective: Objective, folder: Path, resume: bool) -> R
               RunningStatistics(trained), place)  # fmt: skip
     if checkpoint is not None:
         _restore(run, checkpoint)
-    accelerator.init_trackers("training")
+    # A run that was killed had logged steps that are now done again: TensorBoard is to show them once.
+    accelerator.init_trackers("training", init_kwargs={"tensorboard": {"purge_step": run.place.updates + 1}})
     return run
 
 
@@ -188,4 +189,6 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
     run.optimizer.load_state_dict(checkpoint.optimizer)
     run.schedule.load_state(checkpoint.schedule)
     run.place = checkpoint.place
+    if run.accelerator.is_main_process:  # stopped as it was removing others, it goes on with that too
+        tidy(run.folder / CHECKPOINTS, run.place, run.recipe.keep_checkpoints)
     run.accelerator.print(f"goes on in epoch {run.place.epoch + 1}, step {run.place.step} of {len(run.train_loader)}")

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import pipeline
 
 from cxrfpn.data.shards import write_text
@@ -26,12 +27,13 @@ from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.reporting import Asked, save_report, score_model
 from cxrfpn.training.curves import save_curves
 from cxrfpn.training.recipe import Recipe
-from cxrfpn.training.run import Run
+from cxrfpn.training.run import PACKAGE_MARK, Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from modeling_cxrfpn import CxrFpnForImageClassification
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
+_BESIDE = ".package-"
 # What configuration.txt tells the version of: all that may change a result.
 LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "opencv-python-headless", "pyarrow")
 
@@ -63,10 +65,18 @@ def save_package(
             scores,
             dataset=recipe.source,
             split="validation",
-            weights=beside / "model.safetensors",
+            weights=beside / PACKAGE_MARK,
             min_precision=recipe.minimum_precision,
         )
         (beside / "thresholds.json").write_text(json.dumps(fitted, indent=2) + "\n")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a run that was killed was writing; whatever it was is written again."""
+    for left in folder.glob(f"{_BESIDE}*"):
+        shutil.rmtree(left)
+    for left in folder.glob("**/*.[0-9]*.tmp"):
+        left.unlink()
 
 
 @contextmanager
@@ -74,9 +84,12 @@ def _beside(folder: Path) -> Iterator[Path]:
     """A folder whose files are moved into `folder` one by one at the end, the weights last but one: what is fitted to
     them names their sha256."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".package-", dir=folder) as name:
-        yield Path(name)
-        last = ["model.safetensors", "thresholds.json"]
+    with tempfile.TemporaryDirectory(prefix=_BESIDE, dir=folder) as name:
+        try:
+            yield Path(name)
+        except SafetensorError as error:  # of a full disk, as a rule
+            raise OSError(f"{folder / PACKAGE_MARK}: cannot be written ({error})") from None
+        last = [PACKAGE_MARK, "thresholds.json"]
         for file in sorted(Path(name).iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
             os.replace(file, folder / file.name)
 
