@@ -82,3 +82,10 @@ def test_a_finding_map_is_put_back_where_it_was_seen(processor):
     assert left == pytest.approx(800 * (0.05 + 0.9 * 21.5 / 28), abs=2)
     assert top == pytest.approx(1000 * (0.05 + 0.9 * 7.5 / 28), abs=2)
     assert not placed[:49].any() and not placed[:, :39].any()
+
+
+def test_a_large_jpeg_is_decoded_with_twice_the_pixels_that_are_needed(processor, drawing):
+    file = io.BytesIO()
+    Image.fromarray(drawing).resize((1600, 1600)).save(file, "JPEG")
+    # 224 / 0.9 pixels are needed; a quarter, 400, would do for those, and half is the least that leaves twice as many.
+    assert processor.read(file.getvalue()).pixels.shape == (800, 800)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,3 +227,10 @@ def test_int8_is_measured_and_kept_or_refused(exported, package, film, tmp_path,
     assert judgement["split"] == "test" and judgement["all"]["images"] > 10
     scores = [{each["label"]: each["score"] for each in pipe({"image": film, **PATIENT})} for pipe in (int8, floating)]
     assert scores[0] == pytest.approx(scores[1], abs=0.02) and scores[0] != scores[1]
+
+
+def test_a_file_that_answers_with_no_numbers_is_not_written(package, tmp_path, monkeypatch, capsys):
+    answer = types.SimpleNamespace(logits=torch.full((1, 14), torch.nan))
+    monkeypatch.setattr(onnx_export, "OnnxClassifier", lambda path: lambda **inputs: answer)
+    assert run(publish, package, "--onnx", tmp_path / "model.onnx") == 2
+    assert "logits are up to nan off" in capsys.readouterr().err and not list(tmp_path.iterdir())

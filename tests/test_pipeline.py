@@ -175,3 +175,10 @@ def test_calibration_is_platt_scaling_of_the_logit():
     assert thresholds.probability("Mass", 1.0) == pytest.approx(1 / (1 + np.exp(1.0)))
     assert thresholds.probability("Mass", -800.0) == 0.0
     assert thresholds.probability("Nodule", 1.0) is None
+
+
+def test_a_score_at_its_threshold_is_a_call(pipe):
+    """The sigmoid of 0 is exactly 0.5, the threshold of every finding."""
+    for logit, called in ((0.0, True), (-1e-3, False)):
+        findings = pipe.postprocess({"logits": torch.full((1, 14), logit)})
+        assert all(finding["positive"] is called for finding in findings)

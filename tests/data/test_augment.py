@@ -154,3 +154,21 @@ def test_evaluation_sees_what_the_image_processor_gives(pixels, size):
     processor = CxrFpnImageProcessor(size={"height": size, "width": size})
     expected = processor([Radiograph(image) for image in pixels.numpy()])["pixel_values"]
     torch.testing.assert_close(evaluation_view(pixels, size), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("render", [augment_with_opencv, augment_with_torch])
+def test_the_mirror_of_what_was_turned(render, pixels):
+    turned, mirrored = (
+        render(pixels, draw_parameters(Augmentation(rotation_degrees=30, blur=0, mirror=share), 8, 0, 0, 0), 256)
+        for share in (0.0, 1.0)
+    )
+    difference = (_grey(mirrored) - _grey(turned).flip(-1)).abs()
+    assert difference.mean() < 0.75 and difference.quantile(0.999) < 4, (difference.mean(), difference.max())
+
+
+def test_one_parameter_has_nothing_to_do_with_another():
+    drawn = draw_parameters(SETTINGS["all"], 20_000, seed=0, epoch=0, first=0)
+    flipped, angle = np.linalg.det(drawn.warp[:, :, :2]) < 0, np.arctan2(-drawn.warp[:, 0, 1], drawn.warp[:, 1, 1])
+    values = [flipped, angle, *drawn.warp[:, :, 2].T, drawn.degrade, drawn.sigma, drawn.gain, drawn.offset]
+    correlation = np.corrcoef(np.array(values, float)) - np.eye(len(values))
+    assert np.abs(correlation).max() < 0.03

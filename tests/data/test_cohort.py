@@ -267,3 +267,11 @@ def test_the_rarest_class_is_replicated_first() -> None:
     train = plan["split"] == "train"
     both = (metadata["findings"].map(len) == 2)[plan.index]
     assert plan["copies"][train & both].sum() == 200 and (plan["copies"][train & ~both] == 1).all()
+
+
+def test_a_class_of_just_as_many_is_not_mirrored(table: Callable[..., pd.DataFrame]) -> None:
+    metadata = table()
+    split = dict(ReportProtocol().steps(metadata))["split"]
+    fewest = int(count_labels(metadata, split[split["split"] == "train"]).drop(NO_FINDING).min())
+    assert not ReportProtocol(mirror_below=fewest).plan(metadata)["mirrored"].any()
+    assert ReportProtocol(mirror_below=fewest + 1).plan(metadata)["mirrored"].any()

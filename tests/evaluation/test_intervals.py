@@ -89,3 +89,8 @@ def test_what_is_undefined_is_left_out():
     np.testing.assert_allclose(mean_over_findings(samples), [0.5, 0.8, np.nan])
     assert interval([np.nan, np.nan]) is None
     assert interval([0.2, np.nan, 0.2]) == (0.2, 0.2)
+
+
+def test_an_interval_leaves_out_as_much_on_either_side():
+    assert interval(np.arange(1001)) == pytest.approx((25, 975))
+    assert interval(np.arange(1001), level=0.8) == pytest.approx((100, 900))

@@ -132,3 +132,9 @@ def test_thresholds_json_is_what_the_pipeline_reads(make_scored, tmp_path):
     for split in ("test", "all"):
         with pytest.raises(ValueError, match=f"never fitted on the split {split}"):
             fit_thresholds(scored.labels, scored.scores, dataset="nih", split=split)
+
+
+def test_an_f1_just_at_the_bound_is_not_weak():
+    labels, scores = [0, 0, 1], [0.9, 0.9, 0.9]  # an F1 of a half, at any threshold
+    assert of_one(find_optimal_thresholds_with_dynamic_adjustment, labels, scores, min_f1=0.5) == 0.1
+    assert of_one(find_optimal_thresholds_with_dynamic_adjustment, labels, scores, min_f1=0.51) == 0.05

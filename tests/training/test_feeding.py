@@ -1,10 +1,12 @@
 """Which images a run reads when it reads several sources."""
 
 import pandas as pd
+import pytest
+import torch
 
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import prepare
-from cxrfpn.training.feeding import open_feed, plan_more
+from cxrfpn.training.feeding import hide_inputs, open_feed, plan_more
 from cxrfpn.training.recipe import read_recipe
 
 
@@ -34,3 +36,12 @@ def test_a_run_trains_on_all_its_sources_and_is_judged_by_the_first(write_recipe
     seen = {name for batch in both.loader(recipe, "train", 0, 1).batches() for name in batch.image_ids}
     assert set(added["image_id"]) < seen
     assert both.loader(recipe, "validation", 0, 1).entries_an_epoch == (alone.plan["split"] == "validation").sum()
+
+
+def test_a_place_in_an_epoch_has_the_same_inputs_hidden_in_any_batch():
+    patients = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    whole = hide_inputs(patients, 0.4, seed=3, epoch=7, first=100)
+    assert whole.isnan().float().mean().item() == pytest.approx(0.4, abs=0.12)
+    for first, count in ((0, 10), (13, 1), (20, 30)):
+        part = hide_inputs(patients[first : first + count], 0.4, seed=3, epoch=7, first=100 + first)
+        torch.testing.assert_close(part, whole[first : first + count], equal_nan=True, rtol=0, atol=0)

@@ -57,6 +57,8 @@ def test_what_is_unknown_of_a_patient_teaches_nothing(model):
     read = model.reader(model.network.pool(model.network.pyramid_levels(_masked(model, pixels))))[:2]
     expected = torch.nn.functional.binary_cross_entropy_with_logits(read[:, 1:], known[:, 1:], reduction="none").mean(0)
     assert with_unknown[1:].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    age = torch.nn.functional.smooth_l1_loss(read[:, 0], (known[:, 0] - 0.47) / 0.17)
+    assert with_unknown[0].item() == pytest.approx(age.item(), rel=1e-4)
     nobody = losses(model, pixels, torch.full((3, 3), math.nan))
     assert nobody[1:].tolist() == [0, 0, 0] and nobody.isfinite().all()
 
