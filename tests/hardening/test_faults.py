@@ -118,7 +118,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_prepare_on_a_full_disk(commands, script, run_python, tmp_path):
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes whose coverage nobody measures: on a full disk it could not be written down."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS_")]:
+        monkeypatch.delenv(name)
+
+
+def test_prepare_on_a_full_disk(uncounted, commands, script, run_python, tmp_path):
     """In a process of its own: its workers come from a server that may have been started here long ago."""
     out = tmp_path / "out"
     _, *arguments = commands("prepare", out)
@@ -289,7 +296,7 @@ def test_without_a_network(no_network, script, recipe, films, request, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cache_on_a_full_disk(package, films, run_python, tmp_path):
+def test_a_cache_on_a_full_disk(uncounted, package, films, run_python, tmp_path):
     """The weights are larger than there is room; what came of them does no harm once there is."""
     arguments = ["predict.py", films, "--model", "org/cxr", "--output", tmp_path / "out"]
     with LoopbackHub() as hub:
