@@ -174,7 +174,9 @@ def fingerprint(plan: pd.DataFrame) -> str:
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    # Killed while it refreshes the index, git would leave a lock that stops every git command after it.
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
