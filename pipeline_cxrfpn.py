@@ -68,6 +68,12 @@ def load_pipeline(model: str) -> "ChestXrayFindingsPipeline":
         raise PackageError(f"{model}: the model cannot be loaded, {advice} ({reason})") from None
 
 
+def file_sha256(path: Path) -> str:
+    """What a file is known by, whatever it is called: thresholds.json names its weights so."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Thresholds:
     """The operating points of a package, and what its calibration makes of a score.
 
@@ -195,7 +201,7 @@ class ChestXrayFindingsPipeline(Pipeline):
             raise ThresholdsError(f"{path}: is not JSON ({error}); write it again with score.py") from None
         thresholds = Thresholds(content)
         weights, expected = self.package_file(WEIGHTS), thresholds.fitted_on.get("weights_sha256")
-        if expected and weights and hashlib.sha256(weights.read_bytes()).hexdigest() != expected:
+        if expected and weights and file_sha256(weights) != expected:
             logger.warning(
                 "thresholds.json was fitted on other weights than model.safetensors: "
                 "its thresholds and probabilities may be wrong; fit them again with score.py or train.py"

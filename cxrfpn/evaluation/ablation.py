@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Source
 from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
+from cxrfpn.evaluation.intervals import interval, mean_over_findings
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
@@ -143,8 +142,7 @@ def _sharp_images(source: Source, wanted: set[str]) -> set[str]:
 
 def _mean_auroc(scored: Scored, settings: Settings) -> dict[str, Any]:
     bootstrap = settings.bootstrap(scored.metadata)
-    once = Bootstrap(np.ones((1, bootstrap.counts.shape[1]), np.int32), bootstrap.patients)
-    areas = [mean_over_findings(each.auroc(scored.labels, scored.scores)) for each in (once, bootstrap)]
+    areas = [mean_over_findings(each.auroc(scored.labels, scored.scores)) for each in (bootstrap.once(), bootstrap)]
     return {"mean_auroc": float(areas[0][0]), "mean_auroc_ci": interval(areas[1])}
 
 

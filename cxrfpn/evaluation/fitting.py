@@ -1,6 +1,5 @@
 """What is fitted on validation and travels with the weights: thresholds.json."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import fit_calibration
 from cxrfpn.evaluation.metrics import check_scores
 from cxrfpn.evaluation.thresholds import find_operating_points
+from pipeline_cxrfpn import file_sha256
 
 DEFAULT_OPERATING_POINT = "dynamic_adjustment"
 # Fitted where they are judged, thresholds and probabilities would flatter themselves.
@@ -47,7 +47,7 @@ def fit_thresholds(
         "positives": {finding: int(labels[:, index].sum()) for index, finding in enumerate(FINDINGS)},
     }
     if weights is not None:
-        fitted_on["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        fitted_on["weights_sha256"] = file_sha256(weights)
     return {
         "default": DEFAULT_OPERATING_POINT,
         "fitted_on": fitted_on,

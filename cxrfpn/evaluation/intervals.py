@@ -46,6 +46,10 @@ class Bootstrap:
         """The same resamples, of some of the images only (a mask or indices)."""
         return replace(self, patients=self.patients[images])
 
+    def once(self) -> "Bootstrap":
+        """Every patient once: it gives the figures themselves, by the code that makes their resamples."""
+        return Bootstrap(np.ones((1, self.counts.shape[1]), np.int32), self.patients)
+
     def auroc(self, labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
         """AUROC in every resample.
 

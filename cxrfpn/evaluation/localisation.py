@@ -126,7 +126,7 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
     """
     names = [finding for finding in FINDINGS if any(case.finding == finding for case in cases)]
     figures, resampled = {}, {}
-    once = Bootstrap(np.ones((1, bootstrap.counts.shape[1]), np.int32), bootstrap.patients)
+    once = bootstrap.once()
     for finding in names:
         chosen = np.array([case.finding == finding for case in cases])
         mine = [case for case in cases if case.finding == finding]

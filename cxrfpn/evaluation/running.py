@@ -38,11 +38,17 @@ class Run:
 
 
 def run_model(
-    pipe: ChestXrayFindingsPipeline, source: Source, metadata: pd.DataFrame, batch_size: int = 16, seed: int = 0
+    pipe: ChestXrayFindingsPipeline,
+    source: Source,
+    metadata: pd.DataFrame,
+    batch_size: int = 16,
+    seed: int = 0,
+    maps: bool = True,
 ) -> Run:
     """Score every image of `metadata` (rows of the source's own), with a progress bar.
 
-    An image that cannot be read is left out and named. Images with boxes go through the maps as well.
+    An image that cannot be read is left out and named. Images with boxes go through the maps as well, unless `maps` is
+    False.
 
     Raises:
         SourceError: none of the images could be read.
@@ -55,7 +61,7 @@ def run_model(
         for batch in _read_ahead(pipe, rows, batch_size, run.unreadable):
             # Maps cost a little; only images that somebody drew boxes on need them.
             for with_maps in (False, True):
-                members = [(row, radiograph) for row, radiograph in batch if bool(row.boxes) == with_maps]
+                members = [(row, radiograph) for row, radiograph in batch if (maps and bool(row.boxes)) == with_maps]
                 for row, radiograph, answer in _answers(pipe, members, with_maps):
                     scores = {finding["label"]: finding["score"] for finding in answer}
                     records[row.image_id] = {**scores, SIDE_COLUMN: _source_side(row.image, radiograph)}

@@ -113,8 +113,7 @@ def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
         raise PredictionsError("the two sets of predictions have no image in common")
     one, other = one.of(common["index_one"].to_numpy()), other.of(common["index_other"].to_numpy())
     bootstrap = settings.bootstrap(one.metadata)
-    once = Bootstrap(np.ones((1, bootstrap.counts.shape[1]), np.int32), bootstrap.patients)
-    whole = [once.auroc(each.labels, each.scores) for each in (one, other)]
+    whole = [bootstrap.once().auroc(each.labels, each.scores) for each in (one, other)]
     resampled = [bootstrap.auroc(each.labels, each.scores) for each in (one, other)]
     return {
         "images": len(one.metadata),

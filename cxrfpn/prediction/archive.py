@@ -1,6 +1,5 @@
 """A whole archive -> a folder of findings, by as many processes and machines as accelerate starts."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.parts import Tally, predict_parts, summarise
 from cxrfpn.prediction.predicting import load_pipeline
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, file_sha256
 
 MANIFEST = "predictions.json"
 PART_FOLDER = "parts"
-WEIGHTS = "model.safetensors"
 # How long the processes wait for the slowest of them.
 PATIENCE = timedelta(days=7)
 
@@ -97,7 +95,7 @@ def _begin(pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operat
         folder,
         {
             "source": source.name,
-            "weights_sha256": _sha256(pipe),
+            "weights_sha256": _weights_sha256(pipe),
             "operating_point": operating_point or pipe.thresholds.default,
             "thresholds": thresholds,
             "parts": parts,
@@ -144,13 +142,12 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _sha256(pipe: ChestXrayFindingsPipeline) -> str:
+def _weights_sha256(pipe: ChestXrayFindingsPipeline) -> str:
     """What tells a model from another one, wherever it lies and whatever it is called."""
     weights = pipe.package_file(WEIGHTS)
     if weights is None:
         raise ArchiveError(f"{pipe.model.name_or_path}: holds no {WEIGHTS}, by which an archive knows its model")
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(weights)
 
 
 def _finished(folder: Path) -> set[str]:

@@ -9,14 +9,12 @@ from typing import Any
 
 from cxrfpn.evaluation.card import CAPTIONS, write_card
 from cxrfpn.evaluation.scoring import read_thresholds
-from pipeline_cxrfpn import ThresholdsError
+from pipeline_cxrfpn import WEIGHTS, ThresholdsError
 
 MODULES = tuple(
     f"{name}_cxrfpn.py" for name in ("configuration", "modeling", "image_processing", "radiograph", "pipeline")
 )
-WEIGHTS, THRESHOLDS, METRICS, RECIPE, CARD = (
-    "model.safetensors", "thresholds.json", "metrics.json", "recipe.yaml", "README.md",
-)  # fmt: skip
+THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
 NEEDED = ("config.json", "preprocessor_config.json", *MODULES, WEIGHTS, THRESHOLDS, METRICS)
 RECORDS = (RECIPE, "configuration.txt", "validation_metrics.csv", "test_metrics.csv")
 # It shows radiographs, and those are not ours to publish.

@@ -1,6 +1,5 @@
 """A model package -> one ONNX file with all that inference needs: network, thresholds, how pixels are prepared."""
 
-import hashlib
 import json
 import os
 import warnings
@@ -24,8 +23,8 @@ from cxrfpn.prediction.onnx_backend import (
     OnnxClassifier,
 )
 from cxrfpn.prediction.predicting import load_pipeline
-from cxrfpn.publishing.contents import WEIGHTS, PublishError
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from cxrfpn.publishing.contents import PublishError
+from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, file_sha256
 
 # What torch writes ONNX with, and onnxruntime, which reads it again.
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
@@ -56,7 +55,7 @@ def load_package(run: Path) -> ChestXrayFindingsPipeline:
         raise PublishError(f"{run}: is no model package, for want of {', '.join(missing)}; train.py writes one")
     pipe = load_pipeline(str(run))
     fitted_on = pipe.thresholds.fitted_on.get(WEIGHTS_KEY)
-    if fitted_on not in (None, _sha256(run / WEIGHTS)):
+    if fitted_on not in (None, file_sha256(run / WEIGHTS)):
         raise PublishError(
             f"{run / THRESHOLDS}: was fitted with other weights than {WEIGHTS}; fit this run again with score.py"
         )
@@ -134,7 +133,7 @@ def _metadata(pipe: ChestXrayFindingsPipeline) -> Mapping[str, str]:
     return {
         FINDINGS_KEY: json.dumps(FINDINGS),
         SIZE_KEY: str(pipe.image_processor.size.height),
-        WEIGHTS_KEY: _sha256(pipe.package_file(WEIGHTS)),
+        WEIGHTS_KEY: file_sha256(pipe.package_file(WEIGHTS)),
         THRESHOLDS: pipe.package_file(THRESHOLDS).read_text(),
         PROCESSOR: pipe.image_processor.to_json_string(),
     }
@@ -149,7 +148,3 @@ def _check_answers(pipe: ChestXrayFindingsPipeline, path: Path) -> None:
         difference = float(np.abs(exported(**inputs).logits.numpy() - expected).max())
         if not difference <= TOLERANCE:
             raise PublishError(f"the exported network's logits are up to {difference:.1g} off, over {TOLERANCE:g}")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,8 +1,8 @@
 """An ONNX file in 8-bit integers, kept only where it ranks test images as well as the one in floating point."""
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -102,26 +102,6 @@ class _Reader:
         return next(self.inputs, None)
 
 
-@dataclass(frozen=True)
-class _WithoutBoxes:
-    """A source that nobody drew boxes on, so that no maps are asked for, which ONNX cannot draw."""
-
-    source: Source
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    def metadata(self) -> pd.DataFrame:
-        return self.source.metadata()
-
-    def parts(self) -> list[str]:
-        return self.source.parts()
-
-    def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
-        return (replace(row, boxes=()) for row in self.source.rows(part, wanted))
-
-
 def _some(source: Source, metadata: pd.DataFrame) -> list[Row]:
     count = min(CALIBRATION_IMAGES, len(metadata))
     wanted = set(metadata["image_id"].sample(count, random_state=0))
@@ -136,7 +116,7 @@ def _inputs(pipe: ChestXrayFindingsPipeline, images: Iterable[Row]) -> Iterator[
 
 
 def _score(path: Path, source: Source, metadata: pd.DataFrame) -> Scored:
-    run = run_model(load_onnx_pipeline(str(path)), _WithoutBoxes(source), metadata)
+    run = run_model(load_onnx_pipeline(str(path)), source, metadata, maps=False)  # ONNX draws none
     return match(run.scores, metadata, metadata, source.name)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from pipeline_cxrfpn import file_sha256
+
 MANIFEST = "state.json"
 
 
@@ -100,7 +102,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     optimizer = io.BytesIO()
     torch.save(checkpoint.optimizer, optimizer)
     (folder / "optimizer.pt").write_bytes(optimizer.getbuffer())
-    sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     state = {"schedule": checkpoint.schedule, "place": asdict(checkpoint.place), "recipe": checkpoint.recipe}
     (folder / MANIFEST).write_text(json.dumps({"sha256": sums, "state_sha256": _state_sha256(state), **state}))
     for path in [*folder.iterdir(), folder]:
@@ -126,7 +128,7 @@ def _read(path: Path) -> Checkpoint:
     if _state_sha256(manifest) != expected:
         raise CheckpointError(f"{MANIFEST} was changed")
     for name, sha256 in sums.items():
-        if _sha256(path / name) != sha256:
+        if file_sha256(path / name) != sha256:
             raise CheckpointError(f"{name} was changed")
     return Checkpoint(
         tensors={file.stem: load_file(file) for file in path.glob("*.safetensors")},
@@ -143,11 +145,6 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _state_sha256(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.metrics import measure
-from cxrfpn.training.feeding import judging_batches
 from cxrfpn.training.optimisation import compute_loss, loss_weights
 from cxrfpn.training.recipe import Cycle
 from cxrfpn.training.run import Run
@@ -58,10 +57,9 @@ class FindingsObjective:
 
     def judge(self, run: Run, cycle: Cycle) -> Judgement:
         accelerator, network = run.accelerator, run.judged
-        loader = run.feed.loader(run.recipe, "validation", accelerator.process_index, accelerator.num_processes)
         shares: list[tuple[int, NDArray, NDArray]] = []
         with torch.inference_mode(), accelerator.autocast():
-            for batch, pixel_values, patients in judging_batches(loader, cycle.image_size, accelerator.device):
+            for batch, pixel_values, patients in run.judging_batches(cycle):
                 logits = network(pixel_values, patients).logits.float().cpu().numpy()
                 shares.append((batch.first, logits, batch.labels.numpy()))
         shares = sorted(gather_object(shares), key=lambda share: share[0])

@@ -44,10 +44,13 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Place:
     if run.accelerator.is_main_process:
         clear_leftovers(folder)
     write_configuration(run)
+    entered = None
     with stop_signals() as asked:
         while run.place.epoch < recipe.epochs:
             cycle = recipe.cycle_of(run.place.epoch)
-            run.objective.enter(run, cycle)
+            if cycle is not entered:
+                run.objective.enter(run, cycle)
+                entered = cycle
             train_epoch(run, cycle, asked)
             end_epoch(run, cycle)
             if _agreed(run, asked()):

@@ -14,7 +14,6 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from configuration_cxrfpn import PATIENT_INPUTS
-from cxrfpn.training.feeding import judging_batches
 from cxrfpn.training.recipe import Cycle
 from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import save_network
@@ -97,11 +96,9 @@ class PretrainingObjective:
         return _total(model(pixel_values, patients))
 
     def judge(self, run: Run, cycle: Cycle) -> PretrainingJudgement:
-        accelerator = run.accelerator
-        loader = run.feed.loader(run.recipe, "validation", accelerator.process_index, accelerator.num_processes)
         sums, images = torch.zeros(1 + len(PATIENT_INPUTS)), 0
-        with torch.inference_mode(), accelerator.autocast(), torch.random.fork_rng():
-            for batch, pixel_values, patients in judging_batches(loader, cycle.image_size, accelerator.device):
+        with torch.inference_mode(), run.accelerator.autocast(), torch.random.fork_rng():
+            for batch, pixel_values, patients in run.judging_batches(cycle):
                 torch.manual_seed(batch.first)  # every epoch is judged by the same squares
                 sums += len(batch) * run.judged(pixel_values, patients).cpu()
                 images += len(batch)

@@ -16,16 +16,16 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor
 from transformers.utils import logging
 
-from cxrfpn.data.loading import Loader
+from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.training.backbone import load_backbone_weights
 from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, Place, load_checkpoint, save_checkpoint, tidy
-from cxrfpn.training.feeding import Feed, open_feed
+from cxrfpn.training.feeding import Feed, judging_batches, open_feed
 from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
 from cxrfpn.training.recipe import Cycle, Recipe
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import cpu_multiplies_bf16
+from pipeline_cxrfpn import WEIGHTS, cpu_multiplies_bf16
 
-CHECKPOINTS, LOGS, PACKAGE_MARK = "checkpoints", "logs", "model.safetensors"
+CHECKPOINTS, LOGS = "checkpoints", "logs"
 # Preparing a data set may take hours, in which the other processes wait for the first one.
 PATIENCE = timedelta(hours=24)
 # What may change between a run and its going on without changing its result.
@@ -39,7 +39,7 @@ class Objective(Protocol):
         """What is trained: the network, or the network with what only this objective needs."""
 
     def enter(self, run: "Run", cycle: Cycle) -> None:
-        """Get ready for an epoch of a cycle."""
+        """Get ready for the epochs of a cycle, or for the rest of them."""
 
     def loss(self, model: torch.nn.Module, pixel_values: Tensor, patients: Tensor, labels: Tensor) -> Tensor:
         """The mean loss over the images of a pass."""
@@ -85,6 +85,12 @@ class Run:
     def seconds(self) -> float:
         """How long the run has taken, over all its parts."""
         return self.place.seconds + time.monotonic() - self.started
+
+    def judging_batches(self, cycle: Cycle) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """This process's share of the validation split, at a cycle's size; see `feeding.judging_batches`."""
+        accelerator = self.accelerator
+        loader = self.feed.loader(self.recipe, "validation", accelerator.process_index, accelerator.num_processes)
+        return judging_batches(loader, cycle.image_size, accelerator.device)
 
     def save(self) -> None:
         """Keep a checkpoint of this very place."""
@@ -167,7 +173,7 @@ def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
 
 
 def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[str], object]) -> Checkpoint | None:
-    begun = (folder / CHECKPOINTS).exists() or (folder / PACKAGE_MARK).exists()
+    begun = (folder / CHECKPOINTS).exists() or (folder / WEIGHTS).exists()
     if begun and not resume:
         raise CheckpointError(f"{folder}: holds a run; go on with --resume, or choose another --output-dir")
     checkpoint = load_checkpoint(folder / CHECKPOINTS, say)

@@ -27,9 +27,10 @@ from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.reporting import Asked, save_report, score_model
 from cxrfpn.training.curves import save_curves
 from cxrfpn.training.recipe import Recipe
-from cxrfpn.training.run import PACKAGE_MARK, Run
+from cxrfpn.training.run import Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from modeling_cxrfpn import CxrFpnForImageClassification
+from pipeline_cxrfpn import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
@@ -65,7 +66,7 @@ def save_package(
             scores,
             dataset=recipe.source,
             split="validation",
-            weights=beside / PACKAGE_MARK,
+            weights=beside / WEIGHTS,
             min_precision=recipe.minimum_precision,
         )
         (beside / "thresholds.json").write_text(json.dumps(fitted, indent=2) + "\n")
@@ -88,8 +89,8 @@ def _beside(folder: Path) -> Iterator[Path]:
         try:
             yield Path(name)
         except SafetensorError as error:  # of a full disk, as a rule
-            raise OSError(f"{folder / PACKAGE_MARK}: cannot be written ({error})") from None
-        last = [PACKAGE_MARK, "thresholds.json"]
+            raise OSError(f"{folder / WEIGHTS}: cannot be written ({error})") from None
+        last = [WEIGHTS, "thresholds.json"]
         for file in sorted(Path(name).iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
             os.replace(file, folder / file.name)
 
