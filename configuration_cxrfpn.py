@@ -102,6 +102,8 @@ class CxrFpnConfig(PreTrainedConfig):
         growth_rate, block_config, stem_channels: the DenseNet; the defaults are DenseNet-121.
         pyramid_channels: channels of every pyramid level; 0 leaves the pyramid out, and what is pooled is the last
             dense block, as in a plain DenseNet.
+        rectified: every level is normalised and cut off at zero, both as it enters the pyramid and before it is
+            pooled; False leaves both out, as the report does.
         image_features: width of the image branch.
         patient_features: width of the patient branch; 0 leaves it out, and the patient is not looked at.
         head_features: width of the hidden layer of the head.
@@ -116,6 +118,7 @@ class CxrFpnConfig(PreTrainedConfig):
     block_config: list[int] | tuple[int, ...] = (6, 12, 24, 16)
     stem_channels: int = 64
     pyramid_channels: int = 256
+    rectified: bool = True
     image_features: int = 256
     patient_features: int = 8
     head_features: int = 128

@@ -30,27 +30,38 @@ LARGEST_PLAUSIBLE_PIXEL = 20.0
 
 
 class DenseNetBackbone(nn.Module):
-    """torchvision's DenseNet up to its last dense block; gives the outputs of dense blocks 2, 3 and 4."""
+    """torchvision's DenseNet up to its classifier; gives what dense blocks 2, 3 and 4 found."""
 
     def __init__(self, config: CxrFpnConfig):
         super().__init__()
         densenet = DenseNet(config.growth_rate, tuple(config.block_config), config.stem_channels)
-        # norm5 normalised the last block for a classifier that is not ours; the pyramid reads the blocks themselves.
-        self.features = nn.Sequential(
-            OrderedDict((name, module) for name, module in densenet.features.named_children() if name != "norm5")
-        )
+        self.rectified = config.rectified
+        self.features = densenet.features
+        if not self.rectified:
+            del self.features.norm5
         self.channels = _block_channels(config)[1:]
         self.gradient_checkpointing = False
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        """[B,3,H,W] -> features at strides 8, 16 and 32: for DenseNet-121 512, 1024 and 1024 channels."""
+        """[B,3,H,W] -> features at strides 8, 16 and 32: for DenseNet-121 512, 1024 and 1024 channels.
+
+        Rectified, they are what DenseNet itself reads of a block: normalised, and zero where negative.
+        """
         levels = []
         hidden = pixel_values
         for name, module in self.features.named_children():
-            is_block = name.startswith("denseblock")
-            hidden = self._recomputed_later(module, hidden) if is_block else module(hidden)
-            if is_block:
+            if name.startswith("denseblock"):
+                hidden = self._recomputed_later(module, hidden)
                 levels.append(hidden)
+            elif name.startswith("transition"):
+                read = module.relu(module.norm(hidden))
+                hidden = module.pool(module.conv(read))
+                if self.rectified:
+                    levels[-1] = read
+            elif name == "norm5":
+                levels[-1] = F.relu(module(hidden))
+            else:
+                hidden = module(hidden)
         return levels[1:]
 
     def _recomputed_later(self, block: nn.Module, hidden: Tensor) -> Tensor:
@@ -60,18 +71,6 @@ class DenseNetBackbone(nn.Module):
         return self._gradient_checkpointing_func(
             block, hidden, context_fn=lambda: (nullcontext(), _frozen_running_statistics(block))
         )
-
-
-class LastBlock(nn.Module):
-    """What a plain DenseNet pools: its last dense block, normalised. It stands where the pyramid would."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, levels: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
-        name, last = list(levels.items())[-1]
-        return OrderedDict({name: F.relu(self.norm(last))})
 
 
 class PatientBranch(nn.Module):
@@ -102,11 +101,12 @@ class CxrFpnForImageClassification(PreTrainedModel):
         super().__init__(config)
         self.backbone = DenseNetBackbone(config)
         if config.pyramid_channels:
-            self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels)
+            norm = nn.BatchNorm2d if config.rectified else None
+            self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels, norm_layer=norm)
             pooled = len(PYRAMID_STRIDES) * config.pyramid_channels
         else:
+            self.pyramid = None
             pooled = self.backbone.channels[-1]
-            self.pyramid = LastBlock(pooled)
         self.image_branch = nn.Linear(pooled, config.image_features)
         self.patient_branch = PatientBranch(config) if config.patient_features else None
         self.head = nn.Sequential(
@@ -182,10 +182,15 @@ class CxrFpnForImageClassification(PreTrainedModel):
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
 
-        Without a pyramid, the last dense block alone: [B, 1024, H/32, W/32].
+        Without a pyramid, the last dense block alone: [B, 1024, H/32, W/32]. As the report has it (not rectified), all
+        between a dense block and the mean over its places is linear: what stands out in one place is evened out by the
+        others, and adding levels top down does nothing that a linear layer on the blocks' own means could not.
         """
-        features = OrderedDict(zip(PYRAMID_STRIDES, self.backbone(pixel_values), strict=True))
-        return list(self.pyramid(features).values())
+        levels = self.backbone(pixel_values)
+        if self.pyramid is None:
+            return levels[-1:]
+        merged = self.pyramid(OrderedDict(zip(PYRAMID_STRIDES, levels, strict=True))).values()
+        return [F.relu(level) if self.config.rectified else level for level in merged]
 
     def pool(self, levels: list[Tensor]) -> Tensor:
         """The mean of every channel of every level -> [B, levels * pyramid_channels]."""

@@ -28,28 +28,43 @@ def patients() -> torch.Tensor:
 
 def reference_forward(weights: dict, pixels: torch.Tensor, patient: torch.Tensor) -> dict[str, torch.Tensor]:
     """The network written anew from the report: torchvision's whole DenseNet-121 with its blocks overheard, and the
-    pyramid, pooling, branches and head spelt out operation by operation."""
+    pyramid, pooling, branches and head spelt out operation by operation. Weights with normalised pyramid convolutions
+    are of the rectified network."""
+    rectified = "pyramid.inner_blocks.0.1.weight" in weights
     densenet = torchvision.models.densenet121(weights=None).eval()
     own = {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
     missing, unexpected = densenet.load_state_dict(own, strict=False)
-    assert not unexpected and {key.rsplit(".", 1)[0] for key in missing} == {"features.norm5", "classifier"}
+    unused = {"classifier"} if rectified else {"classifier", "features.norm5"}
+    assert not unexpected and {key.rsplit(".", 1)[0] for key in missing} == unused
     heard: dict[str, torch.Tensor] = {}
     for name in ("denseblock2", "denseblock3", "denseblock4"):
         getattr(densenet.features, name).register_forward_hook(lambda _m, _i, out, name=name: heard.update({name: out}))
     densenet(pixels)
 
+    def normalise(values: torch.Tensor, key: str) -> torch.Tensor:
+        mean, var, scale, shift = (
+            weights[f"{key}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (values - mean) / torch.sqrt(var + 1e-5) * scale + shift
+
     def convolve(values: torch.Tensor, key: str, padding: int) -> torch.Tensor:
-        return F.conv2d(values, weights[f"pyramid.{key}.0.weight"], weights[f"pyramid.{key}.0.bias"], padding=padding)
+        result = F.conv2d(values, weights[f"pyramid.{key}.0.weight"], weights.get(f"pyramid.{key}.0.bias"), 1, padding)
+        return normalise(result, f"pyramid.{key}.1") if rectified else result
 
     def linear(values: torch.Tensor, key: str) -> torch.Tensor:
         return values @ weights[f"{key}.weight"].T + weights[f"{key}.bias"]
 
     c3, c4, c5 = heard["denseblock2"], heard["denseblock3"], heard["denseblock4"]
+    if rectified:  # by DenseNet's own normalisation behind each of the blocks
+        norms = (f"backbone.features.{name}" for name in ("transition2.norm", "transition3.norm", "norm5"))
+        c3, c4, c5 = (normalise(c, norm).clamp_min(0) for c, norm in zip((c3, c4, c5), norms, strict=True))
     m5 = convolve(c5, "inner_blocks.2", 0)
     m4 = convolve(c4, "inner_blocks.1", 0) + m5.repeat_interleave(2, 2).repeat_interleave(2, 3)
     m3 = convolve(c3, "inner_blocks.0", 0) + m4.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    p3, p4, p5 = (convolve(m, f"layer_blocks.{index}", 1) for index, m in enumerate((m3, m4, m5)))
-    pooled = torch.cat([level.mean(dim=(2, 3)) for level in (p3, p4, p5)], dim=1)
+    levels = [convolve(m, f"layer_blocks.{index}", 1) for index, m in enumerate((m3, m4, m5))]
+    if rectified:
+        levels = [level.clamp_min(0) for level in levels]
+    pooled = torch.cat([level.mean(dim=(2, 3)) for level in levels], dim=1)
     known = torch.nan_to_num(patient)
     unknown = torch.isnan(patient).float() @ weights["patient_branch.unknown.weight"].T
     person = torch.relu(linear(known, "patient_branch.known") + unknown)
@@ -58,12 +73,14 @@ def reference_forward(weights: dict, pixels: torch.Tensor, patient: torch.Tensor
     return {"c3": c3, "c4": c4, "c5": c5, "pooled": pooled, "joined": joined, "logits": logits}
 
 
-def test_the_network_is_the_reports(patients):
+@pytest.mark.parametrize("rectified", [False, True])
+def test_the_network_is_the_reports_and_ours_rectified(patients, rectified):
     torch.manual_seed(3)
-    model = CxrFpnForImageClassification(CxrFpnConfig()).eval()
+    model = CxrFpnForImageClassification(CxrFpnConfig(rectified=rectified))
     pixels = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
-        expected = reference_forward(model.state_dict(), pixels, patients)
+        model.train()(pixels)  # moves the running statistics, which would otherwise normalise nothing
+        expected = reference_forward(model.eval().state_dict(), pixels, patients)
         logits = model(pixels, patients).logits
     # Channels and strides as the dense blocks really give them; 768 pooled features; 256 + 8 fused.
     assert [expected[key].shape[1:] for key in ("c3", "c4", "c5")] == [(512, 12, 12), (1024, 6, 6), (1024, 3, 3)]
@@ -71,7 +88,24 @@ def test_the_network_is_the_reports(patients):
     torch.testing.assert_close(logits, expected["logits"], rtol=1e-4, atol=1e-5)
     assert logits.std() > 0.01  # the agreement is of something
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert parameters == 9_612_846 - 2 * 1024 + 3 * 8  # without the unused last norm, with the unknown-patient vectors
+    report = 9_612_846 + 3 * 8  # with the vectors of the unknown patient
+    # The report's lacks the last norm, which it never used; ours has norms in place of the pyramid's biases.
+    assert parameters == (report + 6 * 256 if rectified else report - 2 * 1024)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_from_blocks_to_means_the_report_is_linear_and_ours_is_not(tiny_config, radiographs, rectified):
+    model = CxrFpnForImageClassification(tiny_config(rectified=rectified)).eval()
+    with torch.no_grad():
+        one, other = model.backbone(radiographs), model.backbone(radiographs.flip(0))
+
+        def pooled(levels: list[torch.Tensor]) -> torch.Tensor:
+            model.backbone.forward = lambda _: levels
+            return model.pool(model.pyramid_levels(radiographs))
+
+        apart = pooled(one) + pooled(other) - pooled([torch.zeros_like(level) for level in one])
+        together = pooled([a + b for a, b in zip(one, other, strict=True)])
+    assert torch.allclose(apart, together, atol=1e-5) != rectified
 
 
 def test_the_loss_is_weighted_binary_cross_entropy(tiny_config, radiographs):
@@ -254,7 +288,8 @@ def test_raw_pixels_are_warned_about(tiny_model, radiographs, monkeypatch):
 def test_without_pyramid_and_patient_it_is_a_plain_densenet(tiny_config, radiographs, patients, tmp_path):
     model = CxrFpnForImageClassification(tiny_config(pyramid_channels=0, patient_features=0)).eval()
     last = model.backbone(radiographs)[-1]
-    pooled = torch.relu(model.pyramid.norm(last)).mean(dim=(2, 3))
+    assert torch.equal(last, torch.relu(last))
+    pooled = last.mean(dim=(2, 3))
     expected = model.head(torch.relu(model.image_branch(pooled)))
     torch.testing.assert_close(model(radiographs, patients).logits, expected)
     assert torch.equal(model(radiographs, patients).logits, model(radiographs).logits)

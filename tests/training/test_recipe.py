@@ -31,6 +31,7 @@ def test_the_reports_recipe_says_what_the_report_says():
     assert (recipe.choose_by, recipe.backbone_weights, recipe.cohort["protocol"]) == ("macro_f1", "imagenet", "report")
     config = recipe.config()
     assert (config.image_size, config.block_config, config.pyramid_channels) == (224, (6, 12, 24, 16), 256)
+    assert not config.rectified and read_recipe(RECIPES / "nih.yaml").config().rectified
 
 
 def test_every_fraction_of_the_reports_cohort_is_a_key(tmp_path):
