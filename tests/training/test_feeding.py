@@ -1,12 +1,15 @@
 """Which images a run reads when it reads several sources."""
 
+import time
+
 import pandas as pd
 import pytest
 import torch
 
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import prepare
-from cxrfpn.training.feeding import hide_inputs, open_feed, plan_more
+from cxrfpn.data.schema import SourceError
+from cxrfpn.training.feeding import hide_inputs, one_ahead, open_feed, plan_more
 from cxrfpn.training.recipe import read_recipe
 
 
@@ -45,3 +48,28 @@ def test_a_place_in_an_epoch_has_the_same_inputs_hidden_in_any_batch():
     for first, count in ((0, 10), (13, 1), (20, 30)):
         part = hide_inputs(patients[first : first + count], 0.4, seed=3, epoch=7, first=100 + first)
         torch.testing.assert_close(part, whole[first : first + count], equal_nan=True, rtol=0, atol=0)
+
+
+def test_one_item_is_made_while_the_one_before_it_is_used():
+    made: list[int] = []
+
+    def items():
+        for number in range(4):
+            made.append(number)
+            yield number
+        raise SourceError("the fifth cannot be read")
+
+    taken = one_ahead(items())
+    assert next(taken) == 0
+    assert next(taken) == 1
+    wait_until(lambda: made == [0, 1, 2])  # the third, and not the fourth
+    assert [next(taken), next(taken)] == [2, 3]
+    with pytest.raises(SourceError, match="fifth"):
+        next(taken)
+
+
+def wait_until(holds) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
