@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,25 +16,16 @@ from transformers.utils import cached_file, logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .configuration_cxrfpn import FINDINGS, encode_patient
+    from .thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError, sigmoid
 except ImportError:
     from configuration_cxrfpn import FINDINGS, encode_patient
+    from thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError, sigmoid
 
 logger = logging.get_logger(__name__)
 
 PATIENT_KEYS = ("age", "sex", "view_position")
-FLAT_OPERATING_POINT = "thresholds"
-
-
 WEIGHTS = "model.safetensors"
 PACKAGE_FILES = ("config.json", "preprocessor_config.json", WEIGHTS)
-
-
-class PackageError(ValueError):
-    """A model package that cannot be used; the message is one line that says why, and what to do."""
-
-
-class ThresholdsError(PackageError):
-    """A thresholds.json that cannot be used; the message is one line that says why."""
 
 
 def load_pipeline(model: str) -> "ChestXrayFindingsPipeline":
@@ -72,47 +62,6 @@ def file_sha256(path: Path) -> str:
     """What a file is known by, whatever it is called: thresholds.json names its weights so."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Thresholds:
-    """The operating points of a package, and what its calibration makes of a score.
-
-    Args:
-        content: thresholds.json as read: either the full form or a flat {finding: threshold}.
-
-    Raises:
-        ThresholdsError: a finding missing or unknown, a threshold outside 0..1, or a calibration that is no number.
-    """
-
-    def __init__(self, content: Mapping[str, Any]):
-        _check_form(content)
-        if "operating_points" not in content:
-            content = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: content}}
-        self.operating_points: dict[str, dict[str, float]] = content["operating_points"]
-        self.default: str = content.get("default") or next(iter(self.operating_points))
-        self.fitted_on: dict[str, Any] = content.get("fitted_on") or {}
-        self.calibration: dict[str, dict[str, float]] = content.get("calibration") or {}
-        if self.default not in self.operating_points:
-            raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
-        for name, thresholds in self.operating_points.items():
-            _check_thresholds(name, thresholds)
-        for finding, fit in self.calibration.items():
-            _check_calibration(finding, fit)
-
-    def at(self, operating_point: str | None) -> dict[str, float]:
-        """The thresholds {finding: 0..1} of an operating point; the default one for None."""
-        name = operating_point or self.default
-        if name not in self.operating_points:
-            known = ", ".join(self.operating_points)
-            raise ThresholdsError(f"no operating point is called {name!r}; known are {known}")
-        return self.operating_points[name]
-
-    def probability(self, finding: str, logit: float) -> float | None:
-        """The calibrated probability 0..1 (Platt, 1999); None for a finding that was not calibrated."""
-        if finding not in self.calibration:
-            return None
-        fit = self.calibration[finding]
-        return _sigmoid(fit["slope"] * logit + fit["intercept"])
 
 
 class ChestXrayFindingsPipeline(Pipeline):
@@ -177,7 +126,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         thresholds = self.thresholds.at(operating_point)
         findings = []
         for index, (label, logit) in enumerate(zip(FINDINGS, model_outputs["logits"][0].tolist(), strict=True)):
-            score = _sigmoid(logit)
+            score = sigmoid(logit)
             finding = {
                 "label": label,
                 "score": score,
@@ -259,40 +208,6 @@ class ChestXrayFindingsPipeline(Pipeline):
         return None if found is None else Path(found)
 
 
-def _check_form(content: Any) -> None:
-    """Whether thresholds.json holds mappings where it has to."""
-    if not isinstance(content, Mapping) or not content:
-        raise ThresholdsError("thresholds.json: is no mapping of findings to thresholds; write it again with score.py")
-    for key in ("operating_points", "fitted_on", "calibration"):
-        if not isinstance(content.get(key) or {}, Mapping):
-            raise ThresholdsError(f"thresholds.json: {key} is no mapping; write it again with score.py")
-    if content.get("operating_points", True) in ({}, None) or not isinstance(content.get("default") or "", str):
-        raise ThresholdsError("thresholds.json: names no operating point; write it again with score.py")
-
-
-def _check_calibration(finding: str, fit: Any) -> None:
-    numbers = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
-    known = finding in FINDINGS and numbers
-    if not known or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
-        raise ThresholdsError(
-            f"thresholds.json: the calibration of {finding} is no finite slope and intercept of a finding; "
-            "write it again with score.py"
-        )
-
-
-def _check_thresholds(operating_point: str, thresholds: Mapping[str, float]) -> None:
-    where = f"thresholds.json: operating point {operating_point!r}"
-    if not isinstance(thresholds, Mapping):
-        raise ThresholdsError(f"{where} is no mapping of findings to thresholds; write it again with score.py")
-    missing, unknown = set(FINDINGS) - set(thresholds), set(thresholds) - set(FINDINGS)
-    if missing or unknown:
-        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"names {', '.join(sorted(unknown))}"
-        raise ThresholdsError(f"{where} {wrong}; it needs a threshold for each of the 14 findings and no more")
-    for finding, threshold in thresholds.items():
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-            raise ThresholdsError(f"{where} has {threshold!r} for {finding}; a threshold lies in 0 to 1")
-
-
 def cpu_multiplies_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware; elsewhere it is many times slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
@@ -303,7 +218,3 @@ def _fastest_precision(device: torch.device) -> AbstractContextManager:
     if device.type == "cpu" and cpu_multiplies_bf16():
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return nullcontext()
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
-from radiograph_cxrfpn import DEFLATED_DICOM, FORMATS
+from dicom_cxrfpn import DEFLATED_DICOM
+from radiograph_cxrfpn import FORMATS
 
 MAX_FILE_BYTES = 64 * 2**20
 # Twice the largest chest detector. The bare reader takes more; a machine that is open to the world need not.

@@ -14,8 +14,9 @@ from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS, encode_patient
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import ChestXrayFindingsPipeline, Thresholds, _fastest_precision, cpu_multiplies_bf16
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, _fastest_precision, cpu_multiplies_bf16
 from radiograph_cxrfpn import Radiograph
+from thresholds_cxrfpn import Thresholds
 
 # Where the CPU multiplies bf16 in hardware, the pipeline uses it: 8 bits of precision, so scores agree to about 0.002.
 SAME = 5e-3 if cpu_multiplies_bf16() else 1e-6

@@ -13,7 +13,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from radiograph_cxrfpn import RadiographError, read_radiograph, stretch_to_8_bits
+from pixels_cxrfpn import RadiographError, stretch_to_8_bits
+from radiograph_cxrfpn import read_radiograph
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -161,6 +162,15 @@ def test_monochrome1_is_inverted_and_rescale_and_window_apply(drawing):
     windowed = dicom(wide, WindowCenter=2040, WindowWidth=1021)
     expected = np.clip((wide - 2039.5) / 1020 + 0.5, 0, 1) * 255
     assert np.abs(read_radiograph(stored(windowed)).pixels - expected).max() <= 1
+
+
+def test_a_palette_is_looked_up(drawing):
+    """Places in a table of colours that runs backwards: read as grey levels, the radiograph would be its negative."""
+    backwards = np.arange(255, -1, -1, dtype=np.uint16) * 257
+    tables = {f"{colour}PaletteColorLookupTableData": backwards.tobytes() for colour in ("Red", "Green", "Blue")}
+    shape = {f"{colour}PaletteColorLookupTableDescriptor": [256, 0, 16] for colour in ("Red", "Green", "Blue")}
+    palette = dicom(255 - drawing, 8, PhotometricInterpretation="PALETTE COLOR", **shape, **tables)
+    assert np.abs(read_radiograph(stored(palette)).pixels.astype(int) - drawing).max() <= 1
 
 
 def test_a_dicom_header_tells_of_the_patient(drawing, tmp_path):

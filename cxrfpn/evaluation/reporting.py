@@ -29,7 +29,8 @@ from cxrfpn.evaluation.scoring import (
     score,
     select_split,
 )
-from pipeline_cxrfpn import ChestXrayFindingsPipeline, Thresholds
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from thresholds_cxrfpn import Thresholds
 
 METRICS, PREDICTIONS, THRESHOLDS, CARD = "metrics.json", "predictions.parquet", "thresholds.json", "README.md"
 RECIPE = "recipe.yaml"

@@ -21,7 +21,7 @@ from cxrfpn.evaluation.metrics import measure
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
 from cxrfpn.evaluation.subgroups import measure_subgroups
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, describe_thresholds
-from pipeline_cxrfpn import Thresholds, ThresholdsError
+from thresholds_cxrfpn import Thresholds, ThresholdsError
 
 SPLITS = ("train", "validation", "test", "all")
 OBSERVED = "observed"

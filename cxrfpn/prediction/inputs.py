@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from radiograph_cxrfpn import printable
+from pixels_cxrfpn import printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
 IMAGE_COLUMNS = ("image", "file", "path", "image_id", "Image Index")

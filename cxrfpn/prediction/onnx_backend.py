@@ -11,7 +11,8 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.prediction.inputs import InputError
 from image_processing_cxrfpn import CxrFpnImageProcessor
-from pipeline_cxrfpn import ChestXrayFindingsPipeline, Thresholds
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from thresholds_cxrfpn import Thresholds
 
 FILE_NAME = "model.onnx"
 # What such a file takes and gives, and where its metadata says what a package says in files of the same names.

@@ -12,7 +12,8 @@ from configuration_cxrfpn import encode_patient
 from cxrfpn.prediction.inputs import Input
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from pipeline_cxrfpn import load_pipeline as load_package
-from radiograph_cxrfpn import Radiograph, printable
+from pixels_cxrfpn import printable
+from radiograph_cxrfpn import Radiograph
 
 READERS = 4
 

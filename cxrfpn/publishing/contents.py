@@ -9,11 +9,15 @@ from typing import Any
 
 from cxrfpn.evaluation.card import CAPTIONS, write_card
 from cxrfpn.evaluation.scoring import read_thresholds
-from pipeline_cxrfpn import WEIGHTS, ThresholdsError
+from pipeline_cxrfpn import WEIGHTS
+from thresholds_cxrfpn import ThresholdsError
 
 MODULES = tuple(
-    f"{name}_cxrfpn.py" for name in ("configuration", "modeling", "image_processing", "radiograph", "pipeline")
-)
+    f"{name}_cxrfpn.py"
+    for name in (
+        "configuration", "modeling", "image_processing", "radiograph", "pixels", "dicom", "pipeline", "thresholds"
+    )
+)  # fmt: skip
 THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
 NEEDED = ("config.json", "preprocessor_config.json", *MODULES, WEIGHTS, THRESHOLDS, METRICS)
 RECORDS = (RECIPE, "configuration.txt", "validation_metrics.csv", "test_metrics.csv")

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import pipeline
+from transformers.dynamic_module_utils import custom_object_save
 
 from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
@@ -30,7 +31,7 @@ from cxrfpn.training.recipe import Recipe
 from cxrfpn.training.run import Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import WEIGHTS
+from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
@@ -60,7 +61,7 @@ def save_package(
     """
     with _beside(folder) as beside:
         _write_network(network, beside, size)
-        shutil.copy(ROOT / "pipeline_cxrfpn.py", beside)
+        custom_object_save(ChestXrayFindingsPipeline, beside)
         fitted = fit_thresholds(
             labels,
             scores,

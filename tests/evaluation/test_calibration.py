@@ -13,7 +13,7 @@ from cxrfpn.evaluation.calibration import (
     reliability,
     shift_prevalence,
 )
-from pipeline_cxrfpn import Thresholds
+from thresholds_cxrfpn import Thresholds
 
 
 def inflated(count: int = 20_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.predictions import Scored
 from cxrfpn.evaluation.reporting import Report, save_report
 from cxrfpn.evaluation.scoring import Settings, compare, probabilities, score
-from pipeline_cxrfpn import Thresholds
+from thresholds_cxrfpn import Thresholds
 
 HALF = Thresholds(dict.fromkeys(FINDINGS, 0.5))
 

@@ -15,7 +15,7 @@ from cxrfpn.evaluation.thresholds import (
     find_optimal_thresholds_with_precision_constraint,
     find_thresholds_at_sensitivity,
 )
-from pipeline_cxrfpn import Thresholds
+from thresholds_cxrfpn import Thresholds
 
 
 def of_one(find, labels: list[int], scores: list[float], **settings: object) -> float:

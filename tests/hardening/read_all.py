@@ -13,7 +13,7 @@ import pydicom.pixels  # noqa: F401
 import torch
 
 from image_processing_cxrfpn import CxrFpnImageProcessor
-from radiograph_cxrfpn import RadiographError
+from pixels_cxrfpn import RadiographError
 
 # 100 megapixels of 4 bytes, their twin as float64 and what libraries take themselves.
 MOST_BYTES = 4 * 2**30

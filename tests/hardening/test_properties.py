@@ -16,7 +16,8 @@ from configuration_cxrfpn import encode_patient
 from cxrfpn.prediction.inputs import InputError, match_patients, read_patients
 from demo.reading import patient_from_form
 from demo.uploads import UploadError, check_header
-from radiograph_cxrfpn import RadiographError, read_radiograph
+from pixels_cxrfpn import RadiographError
+from radiograph_cxrfpn import read_radiograph
 from tests.hardening.corpus import drawing, sound_pictures
 from tests.hardening.dicoms import sound_dicoms
 

@@ -1,0 +1,100 @@
+"""thresholds.json: the operating points of a package, and what its calibration makes of a score."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .configuration_cxrfpn import FINDINGS
+except ImportError:
+    from configuration_cxrfpn import FINDINGS
+
+FLAT_OPERATING_POINT = "thresholds"
+
+
+class PackageError(ValueError):
+    """A model package that cannot be used; the message is one line that says why, and what to do."""
+
+
+class ThresholdsError(PackageError):
+    """A thresholds.json that cannot be used; the message is one line that says why."""
+
+
+class Thresholds:
+    """The operating points of a package, and what its calibration makes of a score.
+
+    Args:
+        content: thresholds.json as read: either the full form or a flat {finding: threshold}.
+
+    Raises:
+        ThresholdsError: a finding missing or unknown, a threshold outside 0..1, or a calibration that is no number.
+    """
+
+    def __init__(self, content: Mapping[str, Any]):
+        _check_form(content)
+        if "operating_points" not in content:
+            content = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: content}}
+        self.operating_points: dict[str, dict[str, float]] = content["operating_points"]
+        self.default: str = content.get("default") or next(iter(self.operating_points))
+        self.fitted_on: dict[str, Any] = content.get("fitted_on") or {}
+        self.calibration: dict[str, dict[str, float]] = content.get("calibration") or {}
+        if self.default not in self.operating_points:
+            raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
+        for name, thresholds in self.operating_points.items():
+            _check_thresholds(name, thresholds)
+        for finding, fit in self.calibration.items():
+            _check_calibration(finding, fit)
+
+    def at(self, operating_point: str | None) -> dict[str, float]:
+        """The thresholds {finding: 0..1} of an operating point; the default one for None."""
+        name = operating_point or self.default
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points)
+            raise ThresholdsError(f"no operating point is called {name!r}; known are {known}")
+        return self.operating_points[name]
+
+    def probability(self, finding: str, logit: float) -> float | None:
+        """The calibrated probability 0..1 (Platt, 1999); None for a finding that was not calibrated."""
+        if finding not in self.calibration:
+            return None
+        fit = self.calibration[finding]
+        return sigmoid(fit["slope"] * logit + fit["intercept"])
+
+
+def sigmoid(value: float) -> float:
+    """A logit -> a score of 0..1, for logits of any size."""
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
+
+
+def _check_form(content: Any) -> None:
+    """Whether thresholds.json holds mappings where it has to."""
+    if not isinstance(content, Mapping) or not content:
+        raise ThresholdsError("thresholds.json: is no mapping of findings to thresholds; write it again with score.py")
+    for key in ("operating_points", "fitted_on", "calibration"):
+        if not isinstance(content.get(key) or {}, Mapping):
+            raise ThresholdsError(f"thresholds.json: {key} is no mapping; write it again with score.py")
+    if content.get("operating_points", True) in ({}, None) or not isinstance(content.get("default") or "", str):
+        raise ThresholdsError("thresholds.json: names no operating point; write it again with score.py")
+
+
+def _check_calibration(finding: str, fit: Any) -> None:
+    numbers = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
+    known = finding in FINDINGS and numbers
+    if not known or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+        raise ThresholdsError(
+            f"thresholds.json: the calibration of {finding} is no finite slope and intercept of a finding; "
+            "write it again with score.py"
+        )
+
+
+def _check_thresholds(operating_point: str, thresholds: Mapping[str, float]) -> None:
+    where = f"thresholds.json: operating point {operating_point!r}"
+    if not isinstance(thresholds, Mapping):
+        raise ThresholdsError(f"{where} is no mapping of findings to thresholds; write it again with score.py")
+    missing, unknown = set(FINDINGS) - set(thresholds), set(thresholds) - set(FINDINGS)
+    if missing or unknown:
+        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"names {', '.join(sorted(unknown))}"
+        raise ThresholdsError(f"{where} {wrong}; it needs a threshold for each of the 14 findings and no more")
+    for finding, threshold in thresholds.items():
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise ThresholdsError(f"{where} has {threshold!r} for {finding}; a threshold lies in 0 to 1")
