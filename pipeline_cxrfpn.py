@@ -1,7 +1,9 @@
 """THE inference path: radiograph and patient -> 14 findings with scores, probabilities, thresholds and calls."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -55,7 +57,14 @@ def load_pipeline(model: str) -> "ChestXrayFindingsPipeline":
         if any(kind.__name__ == PackageError.__name__ for kind in type(error).__mro__):
             raise PackageError(f"{model}: {reason}") from None
         advice = "copy the whole package again" if is_folder else "check the name and the revision, and the network"
+        if _is_full(error):
+            advice = "make room on the disk"
         raise PackageError(f"{model}: the model cannot be loaded, {advice} ({reason})") from None
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether an error tells of a full disk; transformers hands on what it met as text."""
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def file_sha256(path: Path) -> str:

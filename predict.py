@@ -8,10 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients, read_patients
+from cxrfpn.prediction.maps import save_maps
 from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
 from cxrfpn.prediction.predicting import Prediction, load_pipeline, predict
 from cxrfpn.prediction.tables import FORMS, write_predictions
-from overlay_cxrfpn import overlay
 
 ROOT = Path(__file__).resolve().parent
 BACKENDS = {"torch": load_pipeline, "onnx": load_onnx_pipeline}
@@ -33,7 +33,8 @@ def main() -> int:
             maps=arguments.maps is not None,
         )
         watched = _watch(predictions, len(inputs), errors)
-        write_predictions(_save_maps(watched, pipe, arguments.maps), arguments.format, arguments.output)
+        drawn = watched if arguments.maps is None else save_maps(watched, pipe, arguments.maps)
+        write_predictions(drawn, arguments.format, arguments.output)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         sys.stdout = None
         return 0
@@ -139,19 +140,6 @@ def _watch(predictions: Iterable[Prediction], count: int, errors: list[str]) -> 
     for prediction in tqdm(predictions, total=count, unit=" images", desc="predicting", delay=2, file=sys.stderr):
         if prediction.error is not None:
             errors.append(prediction.error)
-        yield prediction
-
-
-def _save_maps(predictions: Iterable[Prediction], pipe, folder: Path | None) -> Iterator[Prediction]:
-    for prediction in predictions:
-        if folder is not None and prediction.findings is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = prediction.radiograph.pixels
-            stem = "_".join(Path(prediction.image).with_suffix("").parts).strip("/_")
-            for finding in prediction.findings:
-                if finding["positive"]:
-                    placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
-                    overlay(pixels, placed).save(folder / f"{stem}_{finding['label']}.png")
         yield prediction
 
 

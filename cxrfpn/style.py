@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cxrfpn.data.shards import write_atomically
+from cxrfpn.files import write_atomically
 
 # Of the palette of Okabe and Ito (2008), made for every kind of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A"

@@ -54,6 +54,8 @@ def test_a_model_over_images_with_boxes(score, package, tmp_path):
     shutil.copytree(package, model)
     (model / "recipe.yaml").write_text("seed: 7\n")
     wide = ["--source", "phantom:80", "--split", "all", "--resamples", 30]
+    (first / "plots").mkdir(parents=True)
+    (first / "plots" / "roc.png.4242.tmp").write_bytes(b"of a process that was killed")
     code, out, err = score("--model", model, *wide, "--output-dir", first, "--name", "org/cxr")
     assert code == 0, err
     assert "org/cxr on phantom:80, all: 80 images scored" in out and str(first) in out and "scoring" in err
@@ -69,7 +71,7 @@ def test_a_model_over_images_with_boxes(score, package, tmp_path):
         with Image.open(path) as picture:
             assert 800 <= picture.width <= 1300 and picture.height > 400
     assert len(pd.read_csv(first / "all_metrics.csv")) == 14
-    assert not list(first.rglob("*.part"))
+    assert not list(first.rglob("*.tmp"))
     code, _, err = score("--predictions", first / "predictions.parquet", *wide, "--output-dir", again,
                          "--thresholds", model / "thresholds.json")  # fmt: skip
     assert code == 0, err

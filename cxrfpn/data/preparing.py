@@ -1,7 +1,6 @@
 """A source -> prepared shards: streamed once, by many processes, to be stopped and resumed anywhere."""
 
 import csv
-import errno
 import io
 import json
 import multiprocessing
@@ -23,15 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from cxrfpn.data.schema import Source, SourceError
-from cxrfpn.data.shards import (
-    MANIFEST,
-    SHARD_FOLDER,
-    read_manifest,
-    read_summary,
-    shard_paths,
-    write_atomically,
-    write_shard,
-)
+from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, read_manifest, read_summary, shard_paths, write_shard
+from cxrfpn.files import FULL_DISK, clear_unfinished, write_atomically
 from pixels_cxrfpn import RadiographError
 from radiograph_cxrfpn import read_radiograph
 
@@ -39,7 +31,6 @@ from radiograph_cxrfpn import read_radiograph
 # error of 0.6 of 255 grey levels.
 JPEG_QUALITY = 95
 SKIPPED = "skipped.csv"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PrepareError(ValueError):
@@ -130,8 +121,7 @@ def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
         there, here = ("another list", "this one") if key == "parts" else (begun[key], manifest[key])
         raise SourceError(f"{folder}: was begun with {key} {there}, not {here}; choose another folder")
     (folder / SHARD_FOLDER).mkdir(exist_ok=True)
-    for left in folder.glob("**/*.tmp"):  # of processes that were killed
-        left.unlink(missing_ok=True)
+    clear_unfinished(folder)
 
 
 @contextmanager

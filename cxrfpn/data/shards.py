@@ -1,9 +1,8 @@
 """Prepared shards: small grey squares and what is known of them, in parquet, as one folder that names its content."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from configuration_cxrfpn import AGE_SCALE_YEARS, FINDINGS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
 from cxrfpn.data.schema import METADATA_COLUMNS, Row, SourceError
+from cxrfpn.files import write_atomically
 
 MANIFEST = "prepare.json"
 MANIFEST_KEYS = {"source", "size", "seed", "parts"}
@@ -38,27 +38,6 @@ _FIELDS = pa.schema(
         ("fold", pa.int8()),
     ]
 )
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write beside, reach the disk, rename: whoever finds `path` finds all of it."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)  # a full disk needs its space back
-        error.filename = str(path)  # a full disk names no file
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_atomically` of a text, in UTF-8."""
-    write_atomically(path, text.encode())
 
 
 def write_shard(path: Path, rows: Sequence[Row], skipped: dict[str, str]) -> None:

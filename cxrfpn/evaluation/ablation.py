@@ -18,13 +18,13 @@ from PIL import Image
 
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Source
-from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.evaluation.subgroups import SHARP_SIDE
+from cxrfpn.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE, RUNS, TABLE = "recipes/ablation.yaml", Path("runs/ablation"), ROOT / "results" / "ablation.json"

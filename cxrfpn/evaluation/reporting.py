@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.schema import Source
-from cxrfpn.data.shards import write_atomically, write_text
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
@@ -29,6 +28,7 @@ from cxrfpn.evaluation.scoring import (
     score,
     select_split,
 )
+from cxrfpn.files import clear_unfinished, write_atomically, write_text
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from thresholds_cxrfpn import Thresholds
 
@@ -147,6 +147,7 @@ def save_report(report: Report, folder: Path) -> list[Path]:
     Each file is written beside its place and renamed, so that none is ever half there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    clear_unfinished(folder)
     table = folder / f"{report.figures['split']}_metrics.csv"
     write_text(folder / METRICS, json.dumps(_plain(report.figures), indent=1, allow_nan=False) + "\n")
     write_text(table, findings_table(report.figures).to_csv(index=False))

@@ -12,8 +12,8 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gath
 from tqdm import tqdm
 
 from cxrfpn.data.schema import Source
-from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
+from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.prediction.parts import Tally, predict_parts, summarise
 from cxrfpn.prediction.predicting import load_pipeline
 from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, file_sha256
@@ -126,8 +126,7 @@ def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
         there, here = (f"other {key}", "these") if is_long else (f"{key} {begun.get(key)}", manifest[key])
         raise ArchiveError(f"{folder}: was begun with {there}, not {here}; choose another folder")
     (folder / PART_FOLDER).mkdir(exist_ok=True)
-    for left in folder.glob("**/*.tmp"):  # of processes that were killed
-        left.unlink(missing_ok=True)
+    clear_unfinished(folder)
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Row, Source, SourceError
-from cxrfpn.data.shards import write_atomically
+from cxrfpn.files import write_atomically
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 # Batches that are read and decoded while the network works on another one; and rows that wait for being encoded.

@@ -1,15 +1,14 @@
 """Predictions as a table for people, JSON lines, CSV or Parquet."""
 
-import contextlib
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
 
@@ -32,16 +31,11 @@ def write_predictions(predictions: Iterable[Prediction], form: str, output: Path
             raise InputError("parquet is no text: name a file with --output")
         FORMS[form](predictions, sys.stdout)
         return
-    beside = output.with_name(output.name + ".part")
     try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with written_beside(output) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             FORMS[form](predictions, file)
-        os.replace(beside, output)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _write_table(predictions: Iterable[Prediction], file: TextIO) -> None:

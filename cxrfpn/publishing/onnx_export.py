@@ -1,10 +1,8 @@
 """A model package -> one ONNX file with all that inference needs: network, thresholds, how pixels are prepared."""
 
 import json
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS
+from cxrfpn.files import written_beside
 from cxrfpn.prediction.onnx_backend import (
     FINDINGS_KEY,
     INPUTS,
@@ -78,6 +77,7 @@ def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
     """
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
         raise PublishError(f"writing ONNX needs {', '.join(missing)}; {NEEDS_EXTRA}")
+    require_folder(output)
     with written_beside(output) as beside:
         program = _trace(pipe)
         # Where each node came from in the sources: of no use to inference, and full of this machine's paths.
@@ -88,21 +88,10 @@ def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
         _check_answers(pipe, beside)
 
 
-@contextmanager
-def written_beside(output: Path) -> Iterator[Path]:
-    """A name beside `output` to write to, which becomes `output` once all has gone well, and is removed otherwise.
-
-    Raises:
-        PublishError: there is no such folder.
-    """
+def require_folder(output: Path) -> None:
+    """Raise a PublishError where there is no folder to write `output` into, before the work that it takes."""
     if not output.parent.is_dir():
         raise PublishError(f"{output}: there is no folder {output.parent}")
-    beside = output.with_name(output.name + ".part")
-    try:
-        yield beside
-        os.replace(beside, output)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def random_inputs(pipe: ChestXrayFindingsPipeline, batch: int) -> dict[str, Tensor]:

@@ -17,9 +17,10 @@ from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored, match
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.evaluation.subgroups import SHARP_SIDE
+from cxrfpn.files import written_beside
 from cxrfpn.prediction.onnx_backend import OnnxClassifier, load_onnx_pipeline
 from cxrfpn.publishing.contents import PublishError
-from cxrfpn.publishing.onnx_export import export_onnx, written_beside
+from cxrfpn.publishing.onnx_export import export_onnx, require_folder
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 # The most by which the mean AUROC of the findings may fall.
@@ -47,6 +48,7 @@ def export_int8(pipe: ChestXrayFindingsPipeline, source: Source, output: Path) -
         PublishError: the mean AUROC of a group falls by more than LARGEST_FALL, or the file cannot be written.
         SourceError: the source lacks one of the splits.
     """
+    require_folder(output)
     metadata = source.metadata()
     train, test = (select_split(metadata, split, OfficialProtocol()) for split in ("train", "test"))
     with written_beside(output) as beside, TemporaryDirectory() as folder:

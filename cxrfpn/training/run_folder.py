@@ -19,19 +19,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers import pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from cxrfpn.data.shards import write_text
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.reporting import Asked, save_report, score_model
+from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.training.curves import save_curves
 from cxrfpn.training.recipe import Recipe
 from cxrfpn.training.run import Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline
+from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, load_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
@@ -77,8 +76,7 @@ def clear_leftovers(folder: Path) -> None:
     """Remove what a run that was killed was writing; whatever it was is written again."""
     for left in folder.glob(f"{_BESIDE}*"):
         shutil.rmtree(left)
-    for left in folder.glob("**/*.[0-9]*.tmp"):
-        left.unlink()
+    clear_unfinished(folder)
 
 
 @contextmanager
@@ -163,7 +161,7 @@ def score_test_split(run: Run) -> None:
     """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
     if (run.feed.plan["split"] == "test").any():
         source = open_source(f"parquet:{run.feed.shards.folder}")
-        pipe = pipeline("chest-xray-findings", model=str(run.folder), trust_remote_code=True)
+        pipe = load_pipeline(str(run.folder))
         report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))
         save_report(report, run.folder)
         print(report.summary())

@@ -9,7 +9,8 @@ from datasets import load_dataset
 
 from configuration_cxrfpn import encode_patient
 from cxrfpn.data.schema import METADATA_COLUMNS, SourceError
-from cxrfpn.data.shards import PreparedShards, shard_paths, write_atomically
+from cxrfpn.data.shards import PreparedShards, shard_paths
+from cxrfpn.files import write_atomically
 
 COUNTS = (250, 0, 130, 1)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cxrfpn.data.preparing import prepare_image
 from cxrfpn.data.schema import Box, Row, SourceError
 from cxrfpn.data.shards import write_shard
 from cxrfpn.data.sources import open_source
@@ -180,12 +181,18 @@ def test_a_damaged_file_or_an_empty_folder_gets_one_line(tmp_path: Path, content
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_image_or_column_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_an_empty_file_and_the_others_are_read(tmp_path: Path) -> None:
     columns = as_strings()[0]
     columns["image"][1] = {"bytes": None, "path": "somewhere.png"}
     write(tmp_path / "train.parquet", columns)
-    with pytest.raises(SourceError, match="row 2, image 00000002_000: has no image"):
-        list(open_source(f"parquet:{tmp_path}").rows("train.parquet"))
+    rows = list(open_source(f"parquet:{tmp_path}").rows("train.parquet"))
+    assert [bool(row.image) for row in rows] == [True, False, True]
+    with pytest.raises(ValueError, match=f"{rows[1].image_id}: the file is empty"):
+        prepare_image(rows[1].image, rows[1].image_id, 8)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    columns = as_strings()[0]
     write(tmp_path / "train.parquet", {"image": IMAGES, "labels": [[]] * 3})
     with pytest.raises(SourceError, match="no column image_id"):
         open_source(f"parquet:{tmp_path}").metadata()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from configuration_cxrfpn import FINDINGS
 from tests.hardening.corpus import make_corpus
@@ -124,6 +125,19 @@ def test_a_name_that_is_no_unicode_is_written_in_every_form(run_python, package,
     name = next(path for path in ward.iterdir() if path.name.startswith("caf"))
     done = run_python("predict.py", name, "--model", package, "--format", form, "--output", output)
     assert (done.returncode, output.is_file()) == (0, True), done.stderr[-2000:]
+
+
+def test_a_map_of_the_longest_path_has_a_name(run_python, package, drawing, tmp_path):
+    """Its folders and its name, joined into one, would be longer than a name can be."""
+    folder = tmp_path.joinpath(*["Aufnahme" * 12] * 3)
+    folder.mkdir(parents=True)
+    for name in ("é" * 120 + "1.png", "é" * 120 + "2.png"):
+        Image.fromarray(drawing).save(folder / name)
+    low = shutil.copytree(package, tmp_path / "low")
+    (low / "thresholds.json").write_text(json.dumps(dict.fromkeys(FINDINGS, 0.0)))
+    done = run_python("predict.py", folder, "--model", low, "--maps", tmp_path / "maps")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "maps").iterdir())) == 14 * 2
 
 
 def test_maps_of_strips_are_strips(run_python, package, corpus_folder, tmp_path):
