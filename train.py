@@ -10,6 +10,7 @@ from cxrfpn.training.backbone import BackboneError
 from cxrfpn.training.checkpoint import CheckpointError
 from cxrfpn.training.loop import Stopped, TrainingError, train
 from cxrfpn.training.recipe import RecipeError, read_recipe
+from cxrfpn.training.run import LaunchError
 
 
 def main() -> int:
@@ -20,7 +21,15 @@ def main() -> int:
     except Stopped:
         print(f"train: stopped, with a checkpoint in {folder}; --resume goes on", file=sys.stderr)
         return 130
-    except (RecipeError, SourceError, PrepareError, BackboneError, CheckpointError, TrainingError) as error:
+    except (
+        RecipeError,
+        SourceError,
+        PrepareError,
+        BackboneError,
+        CheckpointError,
+        LaunchError,
+        TrainingError,
+    ) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -1,5 +1,6 @@
 """A run on its way: what it is made of, how it begins, goes on from a checkpoint, and keeps one."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,10 @@ CHECKPOINTS, LOGS = "checkpoints", "logs"
 PATIENCE = timedelta(hours=24)
 # What may change between a run and its going on without changing its result.
 _INDIFFERENT = ("workers", "checkpoint_steps", "keep_checkpoints", "trackers")
+
+
+class LaunchError(RuntimeError):
+    """Processes that would each follow the whole recipe, in one folder; the message is one line."""
 
 
 class Objective(Protocol):
@@ -110,6 +115,7 @@ def begin(recipe: Recipe, objective: Objective, folder: Path, resume: bool) -> R
     """Set a run up, or take it up where its last checkpoint left it.
 
     Raises:
+        LaunchError: several processes were started that do not know of each other.
         CheckpointError: the folder holds a run and `resume` was not asked, or it followed another recipe.
         SourceError, PrepareError, BackboneError: the data or the first weights cannot be had.
     """
@@ -160,7 +166,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_multiplies_bf16()
     bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and fast)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="bf16" if bf16 else "no",
         log_with=list(recipe.trackers),
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / LOGS)),
@@ -170,6 +176,12 @@ def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
             DistributedDataParallelKwargs(broadcast_buffers=False),
         ],
     )
+    if (started := int(os.environ.get("WORLD_SIZE", "1"))) != accelerator.num_processes:
+        raise LaunchError(
+            f"{started} processes were started, and accelerate knows of {accelerator.num_processes}: "
+            "without a GPU, set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
 
 
 def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[str], object]) -> Checkpoint | None:

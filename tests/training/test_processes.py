@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +22,22 @@ def run(command: list[str], recipe: Path, folder: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="by the GPUs, the processes find each other")
+def test_processes_that_do_not_know_of_each_other_are_refused(write_recipe, launcher, tmp_path):
+    """Each would train as if alone, and write over what the other writes."""
+    recipe, folder = write_recipe(tmp_path / "recipe.yaml"), tmp_path / "run"
+    done = subprocess.run(
+        [*launcher(2), "train.py", str(recipe), "--output-dir", str(folder)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "train: 2 processes were started, and accelerate knows of 1: without a GPU, set" in done.stderr
+    assert not folder.exists()
 
 
 def measured(folder: Path) -> tuple[list[float], list[dict[str, str]]]:
