@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxrfpn.evaluation.card import CAPTIONS, write_card
+from cxrfpn.evaluation.card import write_card
+from cxrfpn.evaluation.card_sections import CAPTIONS
 from cxrfpn.evaluation.scoring import read_thresholds
 from pipeline_cxrfpn import WEIGHTS
 from thresholds_cxrfpn import ThresholdsError
