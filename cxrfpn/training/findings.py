@@ -71,7 +71,7 @@ class FindingsObjective:
         return figures[run.recipe.choose_by]
 
     def keep(self, run: Run, cycle: Cycle, judgement: Judgement) -> None:
-        save_package(run.judged, run.folder, run.recipe, cycle.image_size, judgement.labels, judgement.scores)
+        save_package(run.judged, run.folder, run.recipe, cycle.size_of_use, judgement.labels, judgement.scores)
 
     def finish(self, run: Run) -> None:
         score_test_split(run)

@@ -20,11 +20,21 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Cycle:
-    """Some epochs at one input size, in pixels; `pos_weight` overrides the loss weights of some findings."""
+    """Some epochs at one input size, in pixels; `pos_weight` overrides the loss weights of some findings.
+
+    judged_size: the size at which they are judged, and the model is then used; image_size where it is None. A random
+    crop shows a chest larger than the whole view does, and a larger view makes up for that (Touvron et al., "Fixing the
+    train-test resolution discrepancy", 2019).
+    """
 
     epochs: int
     image_size: int
+    judged_size: int | None = None
     pos_weight: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def size_of_use(self) -> int:
+        return self.judged_size or self.image_size
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class Recipe:
         for cycle in self.cycles:
             _require(cycle.epochs > 0, "cycles: epochs must be over 0")
             _require(cycle.image_size >= 64, "cycles: image_size must be 64 or more")
+            _require(cycle.size_of_use >= 64, "cycles: judged_size must be 64 or more")
             _require(set(cycle.pos_weight) <= set(FINDINGS), "cycles: pos_weight names what is no finding")
         for name in ("batch_size", "accumulation", "stored_size", "workers", "checkpoint_steps", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"{name}: must be over 0")
@@ -125,11 +136,11 @@ class Recipe:
         return _read(settings, PROTOCOLS[self.cohort["protocol"]], "cohort")
 
     def config(self, **measured: Any) -> CxrFpnConfig:
-        """The network's configuration, at the last cycle's image size."""
+        """The network's configuration, at the size of use of the last cycle."""
         known = [entry.name for entry in fields(CxrFpnConfig)]
         _require(set(self.network) <= set(known), f"network: CxrFpnConfig has no {set(self.network) - set(known)}")
         try:
-            return CxrFpnConfig(**{"image_size": self.cycles[-1].image_size, **self.network, **measured})
+            return CxrFpnConfig(**{"image_size": self.cycles[-1].size_of_use, **self.network, **measured})
         except (TypeError, ValueError) as error:
             raise RecipeError(f"network: {error}") from None
 

@@ -92,10 +92,10 @@ class Run:
         return self.place.seconds + time.monotonic() - self.started
 
     def judging_batches(self, cycle: Cycle) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-        """This process's share of the validation split, at a cycle's size; see `feeding.judging_batches`."""
+        """This process's share of the validation split, at a cycle's size of use; see `feeding.judging_batches`."""
         accelerator = self.accelerator
         loader = self.feed.loader(self.recipe, "validation", accelerator.process_index, accelerator.num_processes)
-        return judging_batches(loader, cycle.image_size, accelerator.device)
+        return judging_batches(loader, cycle.size_of_use, accelerator.device)
 
     def save(self) -> None:
         """Keep a checkpoint of this very place."""

@@ -75,6 +75,7 @@ def test_any_key_can_be_changed_on_the_command_line(tmp_path):
         ("source: phantom:10\ncycles: []", "cycles: needs at least one"),
         ("source: phantom:10", "cycles"),
         ("source: phantom:10\ncycles: [{epochs: 1, image_size: 32}]", "image_size must be 64 or more"),
+        ("source: phantom:10\ncycles: [{epochs: 1, image_size: 64, judged_size: 32}]", "judged_size must be 64"),
         ("source: phantom:10\ncycles: [{epochs: 1, image_size: 64, pos_weight: {Flu: 2}}]", "what is no finding"),
         ("- a list", "is not a mapping"),
         ("a: [", "is not YAML"),
