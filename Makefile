@@ -5,6 +5,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 HOST   ?= 127.0.0.1
 PORT   ?= 7860
+# A worker a core, each in one thread: more threads than cores only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile
 
 .PHONY: help demo install test test-all audit bench lint format clean
 
@@ -22,10 +24,10 @@ demo: $(VENV)/.demo-installed
 install: $(VENV)/.test-installed
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" --cov
+	$(PYTEST) -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest --cov
+	$(PYTEST)
 
 audit: $(VENV)/.test-installed $(VENV)/.audit-installed
 	$(BIN)/python .ci/audit.py
