@@ -1,11 +1,10 @@
 """What each part of the model is worth: runs that differ in one thing, on one budget, and a table of them.
 
-`python -m cxrfpn.evaluation.ablation` trains the rows that runs/ablation lacks, then measures all of them on the same
-test radiographs and writes results/ablation.json.
+`python -m cxrfpn.evaluation.ablation` trains the rows that have no scores yet, scores the test radiographs by each, and
+writes results/ablation.json. The scores stay in results/ablation/, so that a later row can be paired with earlier ones.
 """
 
 import argparse
-import io
 import json
 import subprocess
 import sys
@@ -14,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Source
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
-from cxrfpn.evaluation.predictions import Scored, match, read_predictions
+from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
+from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.evaluation.subgroups import SHARP_SIDE
-from cxrfpn.files import write_text
+from cxrfpn.files import write_atomically, write_text
+from pipeline_cxrfpn import WEIGHTS, load_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE, RUNS, TABLE = "recipes/ablation.yaml", Path("runs/ablation"), ROOT / "results" / "ablation.json"
@@ -46,40 +47,54 @@ class Row:
 
 
 REFERENCE = "patient"
+NO_PATIENT = ("--network.patient_features", "0")
 ROWS: dict[str, Row] = {
-    "plain": Row(
-        "a plain DenseNet-121: no pyramid, no patient",
-        ("--network.pyramid_channels", "0", "--network.patient_features", "0"),
-    ),
-    "pyramid": Row("+ pyramid", ("--network.patient_features", "0")),
-    REFERENCE: Row("+ patient (the row that the others are compared with)"),
-    "lungs": Row(
-        "+ the lungs-only radiographs, half of all that are shown",
-        ("--more-sources", "[parquet:../shared/nih-lungs]", "--cycles", "[{epochs: 8, image_size: 64}]"),
-    ),
-    "pretrained": Row("begun with what pretraining.yaml learnt", ("--backbone-weights", "runs/pretraining")),
-    "first": Row("the first model", folder="runs/longer"),
-    "released": Row("the released model (release.yaml)", folder="runs/release", against="first"),
+    "plain": Row("a plain DenseNet-121: no pyramid, no patient", ("--network.pyramid_channels", "0", *NO_PATIENT)),
+    "pyramid": Row("+ pyramid, rectified", NO_PATIENT),
+    REFERENCE: Row("with pyramid, rectified, and patient (the row that the others are compared with)"),
+    "report": Row("the same, its pyramid not rectified, as in the report", ("--network.rectified", "false")),
+    "first": Row("the first model", folder="runs/nih-mini-longer"),
+    "before": Row("the model before (release-1.yaml)", folder="runs/release-1", against="first"),
+    "released": Row("the released model (release-3.yaml)", folder="runs/release-3", against="before"),
 }
 
 
+def scores_of(name: str) -> Path:
+    """The file of a row's scores of the test radiographs."""
+    return TABLE.with_suffix("") / f"{name}.parquet"
+
+
 def train_missing() -> None:
-    """Train, one after the other, the rows of RECIPE that have no predictions yet; a stopped one goes on."""
+    """Train, one after the other, the rows of RECIPE that have no scores yet; a stopped one goes on."""
     for name, row in ROWS.items():
         folder = RUNS / name
-        if row.folder is None and not (folder / PREDICTIONS).exists():
-            resume = ["--resume"] if folder.exists() else []
+        if row.folder is None and not scores_of(name).exists():
+            resume = ["--resume"] if (ROOT / folder).exists() else []
             command = [sys.executable, "train.py", RECIPE, "--output-dir", str(folder), *row.overrides, *resume]
             print(" ".join(command))
             subprocess.run(command, cwd=ROOT, check=True)
 
 
-def measure_rows(source: Source, folders: Mapping[str, Path], settings: Settings) -> dict[str, Any]:
+def score_missing(source: Source) -> None:
+    """Score the sharp test radiographs by every row that is trained to its end and has no scores yet."""
+    for name, row in ROWS.items():
+        folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
+        is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
+        if not file.exists() and is_trained:
+            pipe = load_pipeline(str(folder))
+            test = select_split(source.metadata(), "test", OfficialProtocol())
+            scores = run_model(pipe, source, test, maps=False).scores.astype(np.float32)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sharp = scores[scores[SIDE_COLUMN] >= SHARP_SIDE]
+            write_atomically(file, sharp.reset_index().to_parquet(index=False, compression="zstd"))
+
+
+def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) -> dict[str, Any]:
     """Every row's mean AUROC on the sharp images of the test split, and how far it is from the row it is compared with.
 
     Args:
-        source: what the rows were scored on, in its own sizes (a prepared copy no longer tells sharp from blurred).
-        folders: name -> run folder, the reference's among them.
+        source: of the labels.
+        files: name -> scores with `source_side`, the reference's among them.
         settings: of the intervals.
 
     Returns:
@@ -88,11 +103,7 @@ def measure_rows(source: Source, folders: Mapping[str, Path], settings: Settings
     """
     everything = source.metadata()
     test = select_split(everything, "test", OfficialProtocol())
-    sharp = _sharp_images(source, set(test["image_id"]))
-    scored = {
-        name: match(read_predictions(folder / PREDICTIONS), test[test["image_id"].isin(sharp)], everything, name)
-        for name, folder in folders.items()
-    }
+    scored = {name: _sharp(match(read_predictions(file), test, everything, name)) for name, file in files.items()}
     reference = scored[REFERENCE]
     rows = {}
     for name, each in scored.items():
@@ -128,16 +139,16 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true", help="measure the rows that are there, and no more")
     if not parser.parse_args().no_training:
         train_missing()
-    folders = {name: ROOT / (row.folder or RUNS / name) for name, row in ROWS.items()}
-    present = {name: folder for name, folder in folders.items() if (folder / PREDICTIONS).exists()}
-    measured = measure_rows(open_source(SOURCE), present, Settings())
+    source = open_source(SOURCE)
+    score_missing(source)
+    files = {name: scores_of(name) for name in ROWS}
+    measured = measure_rows(source, {name: file for name, file in files.items() if file.exists()}, Settings())
     write_text(TABLE, json.dumps(measured, indent=2) + "\n")
     print(table(measured), f"written: {TABLE}", sep="\n")
 
 
-def _sharp_images(source: Source, wanted: set[str]) -> set[str]:
-    rows = (row for part in source.parts() for row in source.rows(part, wanted))
-    return {row.image_id for row in rows if min(Image.open(io.BytesIO(row.image)).size) >= SHARP_SIDE}
+def _sharp(scored: Scored) -> Scored:
+    return scored.of((scored.metadata[SIDE_COLUMN] >= SHARP_SIDE).to_numpy())
 
 
 def _mean_auroc(scored: Scored, settings: Settings) -> dict[str, Any]:

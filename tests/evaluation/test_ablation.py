@@ -1,27 +1,18 @@
 """The table of ablations: on the sharp test images alone, against the reference, by scikit-learn's figures."""
 
-import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation.ablation import REFERENCE, ROWS, TABLE, measure_rows, table
-from cxrfpn.evaluation.reporting import PREDICTIONS
+from cxrfpn.evaluation.ablation import REFERENCE, ROWS, TABLE, measure_rows, scores_of, table
+from cxrfpn.evaluation.predictions import SIDE_COLUMN
 from cxrfpn.evaluation.scoring import Settings
-
-
-def png(side: int) -> dict[str, bytes]:
-    file = io.BytesIO()
-    Image.new("L", (side, side + 5)).save(file, "PNG")
-    return {"bytes": file.getvalue()}
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +22,17 @@ def measured(make_scored, tmp_path_factory) -> tuple[dict, dict]:
     worse = np.random.default_rng(0).random(scored.scores.shape)
     rows, sides = scored.metadata, np.where(np.arange(500) % 3, 300, 299)
     columns = {name: rows[name].tolist() for name in ("image_id", "patient_id", "split", "fold")}
-    columns |= {"image": [png(side) for side in sides], "findings": rows["findings"].map(list).tolist()}
+    columns |= {"image": [{"bytes": b""}] * len(rows), "findings": rows["findings"].map(list).tolist()}
     (folder / "source").mkdir()
     pq.write_table(pa.table(columns), folder / "source" / "images.parquet")
-    expected, folders = {}, {}
+    expected, files = {}, {}
     chosen = ((rows["split"] == "test") & (sides == 300)).to_numpy()
     for name, scores in ((REFERENCE, scored.scores), ("plain", worse)):
-        (folder / name).mkdir()
-        told = {"image_id": columns["image_id"], **dict(zip(FINDINGS, scores.T, strict=True))}
-        pq.write_table(pa.table(told), folder / name / PREDICTIONS)
+        files[name] = folder / f"{name}.parquet"
+        told = {"image_id": columns["image_id"], SIDE_COLUMN: sides, **dict(zip(FINDINGS, scores.T, strict=True))}
+        pq.write_table(pa.table(told), files[name])
         expected[name] = roc_auc_score(scored.labels[chosen], scores[chosen])
-        folders[name] = folder / name
-    return measure_rows(open_source(f"parquet:{folder / 'source'}"), folders, Settings(resamples=200)), expected
+    return measure_rows(open_source(f"parquet:{folder / 'source'}"), files, Settings(resamples=200)), expected
 
 
 def test_rows_are_measured_on_sharp_test_images_only(measured):
@@ -62,5 +52,8 @@ def test_the_table_says_each_row_with_its_interval_and_the_reference_in_bold(mea
     assert lines[3].startswith(f"| {ROWS['plain'].says} | 0.") and " | -0." in lines[3] and " to -0." in lines[3]
 
 
-def test_the_table_in_the_tree_names_rows_that_exist():
-    assert set(json.loads(Path(TABLE).read_text())["rows"]) <= set(ROWS)
+def test_the_table_in_the_tree_is_of_the_scores_in_the_tree(nih_mini):
+    told = json.loads(TABLE.read_text())
+    assert set(told["rows"]) == {name for name in ROWS if scores_of(name).exists()}
+    files = {name: scores_of(name) for name in told["rows"]}
+    assert measure_rows(open_source(f"parquet:{nih_mini}"), files, Settings()) == told
