@@ -77,12 +77,12 @@ def train_missing() -> None:
 
 def score_missing(source: Source) -> None:
     """Score the sharp test radiographs by every row that is trained to its end and has no scores yet."""
+    test = select_split(source.metadata(), "test", OfficialProtocol())
     for name, row in ROWS.items():
         folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
         is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
         if not file.exists() and is_trained:
             pipe = load_pipeline(str(folder))
-            test = select_split(source.metadata(), "test", OfficialProtocol())
             scores = run_model(pipe, source, test, maps=False).scores.astype(np.float32)
             file.parent.mkdir(parents=True, exist_ok=True)
             sharp = scores[scores[SIDE_COLUMN] >= SHARP_SIDE]
