@@ -104,6 +104,8 @@ class CxrFpnConfig(PreTrainedConfig):
             dense block, as in a plain DenseNet.
         rectified: every level is normalised and cut off at zero, both as it enters the pyramid and before it is
             pooled; False leaves both out, as the report does.
+        pooling_sharpness: how much more the strong places of a level count than the weak ones when it is pooled, each
+            by exp(sharpness * feature); 0 is the mean, as in the report, and a large one the maximum.
         image_features: width of the image branch.
         patient_features: width of the patient branch; 0 leaves it out, and the patient is not looked at.
         head_features: width of the hidden layer of the head.
@@ -119,6 +121,7 @@ class CxrFpnConfig(PreTrainedConfig):
     stem_channels: int = 64
     pyramid_channels: int = 256
     rectified: bool = True
+    pooling_sharpness: float = 0.0
     image_features: int = 256
     patient_features: int = 8
     head_features: int = 128
@@ -142,6 +145,8 @@ class CxrFpnConfig(PreTrainedConfig):
             raise ValueError(f"id2label must name the 14 findings in their order; got {', '.join(names)}")
         if len(self.block_config) != 4:
             raise ValueError(f"block_config needs 4 dense blocks, got {list(self.block_config)}")
+        if not 0 <= self.pooling_sharpness < math.inf:
+            raise ValueError(f"pooling_sharpness must be 0 or more, got {self.pooling_sharpness}")
         if self.pos_weight is not None and len(self.pos_weight) != len(FINDINGS):
             raise ValueError(f"pos_weight needs {len(FINDINGS)} values, got {len(self.pos_weight)}")
 

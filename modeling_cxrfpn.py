@@ -140,10 +140,11 @@ class CxrFpnForImageClassification(PreTrainedModel):
     ) -> Tensor:
         """Show where each finding was seen: what every place of the pyramid adds to the finding's logit.
 
-        Everything after the pyramid is average pooling and a small head, so the logit's first-order share of a place
-        is its features times the head's gradient, exactly (Grad-CAM and HiResCAM coincide here). The shares of the
-        three levels are brought to the finest one and added. The map shows how far a place stands out from the place
-        that speaks for the finding least, and fades towards the rim: zero padding makes the rim speak for anything.
+        After the pyramid come only pooling, of which every place has its share, and a small head. What a place adds to
+        the logit is, to first order, its share times the head's gradient; where pooling is the mean, Grad-CAM and
+        HiResCAM are the same. The three levels are brought to the finest one and added. The map shows how far a place
+        stands out from the place that speaks for the finding least, and fades towards the rim: zero padding makes the
+        rim speak for anything.
 
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
@@ -177,7 +178,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             ]
         # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
         with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
-            return logits.detach(), _evidence_maps(levels, torch.stack(gradients, dim=1))
+            return logits.detach(), _evidence_maps(self._shares(levels), torch.stack(gradients, dim=1))
 
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
@@ -193,9 +194,18 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return [F.relu(level) if self.config.rectified else level for level in merged]
 
     def pool(self, levels: list[Tensor]) -> Tensor:
-        """The mean of every channel of every level -> [B, levels * pyramid_channels]."""
-        dtype = self.image_branch.weight.dtype
-        return torch.cat([level.to(dtype).mean(dim=(2, 3)) for level in levels], dim=1)
+        """Every channel of every level, summed over its places' shares -> [B, levels * pyramid_channels]."""
+        return torch.cat([share.sum(dim=(2, 3)) for share in self._shares(levels)], dim=1)
+
+    def _shares(self, levels: list[Tensor]) -> list[Tensor]:
+        """What each place adds to the pooled channel; of the levels' shapes.
+
+        A place counts by exp(sharpness * feature), channel by channel (as in SoftPool, Stergiou et al., 2021, here over
+        a whole level): what stands out in one small place is not diluted by all the others, as it is in their mean.
+        """
+        levels = [level.to(self.image_branch.weight.dtype) for level in levels]
+        weights = [(self.config.pooling_sharpness * level.flatten(2)).softmax(dim=2).view_as(level) for level in levels]
+        return [level * weight for level, weight in zip(levels, weights, strict=True)]
 
     def _patient(self, patient: Tensor | None, pixel_values: Tensor) -> Tensor:
         dtype = self.image_branch.weight.dtype
@@ -275,13 +285,13 @@ def _frozen_running_statistics(module: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(count)
 
 
-def _evidence_maps(levels: list[Tensor], gradients: Tensor) -> Tensor:
-    """Levels [B,C,h,w] (finest first) and gradients [B,F,levels*C] -> maps [B,F,h,w] in 0..1."""
-    size = levels[0].shape[-2:]
+def _evidence_maps(shares: list[Tensor], gradients: Tensor) -> Tensor:
+    """Shares [B,C,h,w] (finest first) and gradients [B,F,levels*C] -> maps [B,F,h,w] in 0..1."""
+    size = shares[0].shape[-2:]
     total = torch.zeros((), device=gradients.device)
-    for level, gradient in zip(levels, gradients.chunk(len(levels), dim=2), strict=True):
-        # Average pooling shares a level's gradient among its places, so a coarse place weighs more than a fine one.
-        evidence = torch.einsum("bfc,bchw->bfhw", gradient.float(), level.float()) / level[0, 0].numel()
+    for share, gradient in zip(shares, gradients.chunk(len(shares), dim=2), strict=True):
+        # A level is shared out among its places, so a coarse place weighs more than a fine one.
+        evidence = torch.einsum("bfc,bchw->bfhw", gradient.float(), share.float())
         total = total + F.interpolate(evidence, size=size, mode="bilinear", align_corners=False)
     faded = (total - total.amin(dim=(2, 3), keepdim=True)) * _fading(size[0], total)[:, None] * _fading(size[1], total)
     return faded / faded.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)

@@ -53,6 +53,7 @@ def test_a_config_names_the_findings_in_order_and_survives_saving(tmp_path):
         ({"id2label": dict(enumerate(reversed(FINDINGS)))}, "id2label must name the 14 findings"),
         ({"block_config": (6, 12)}, "block_config needs 4"),
         ({"pos_weight": [1.0]}, "pos_weight needs 14"),
+        ({"pooling_sharpness": -1.0}, "pooling_sharpness must be 0 or more"),
     ],
 )
 def test_a_config_of_another_network_is_refused(changes: dict, said: str):

@@ -187,7 +187,7 @@ def test_the_picture_of_the_network_says_what_the_network_is():
     fused = config.image_features + config.patient_features
     for words in (
         f"3 × {side} × {side}",
-        f"means: {pooled}",
+        f"to {pooled}",
         f"{pooled} → {config.image_features}",
         f"3 → {config.patient_features};",
         f"{fused} → {config.head_features}",
