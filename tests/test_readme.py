@@ -18,7 +18,7 @@ from PIL import Image
 
 from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.sources import open_source
-from tests.loopback_hub import LoopbackHub
+from tests.hubs.loopback import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,7 +102,7 @@ PYTHON = {
 }
 # What runs it instead: a file, and the words in it.
 CI, MAKE = ".ci/run", "Makefile"
-TRIED_PUBLISHING = ("tests/test_publish.py", "def test_a_dry_run_tells_and_does_nothing(")
+TRIED_PUBLISHING = ("tests/publishing/test_publish.py", "def test_a_dry_run_tells_and_does_nothing(")
 TRIED_LAUNCHING = ("tests/training/test_processes.py", "def test_two_processes_train_as_one_in_two_passes(")
 PREDICTED_TWICE = ("tests/test_archive.py", "def test_two_processes_write_what_one_writes(")
 AN_ARCHIVE = "predict.py --source parquet:archive --output findings"
@@ -116,7 +116,7 @@ ELSEWHERE = {
     "make lint": (MAKE, "\ntest: lint\n"),
     "make audit": (CI, "make audit"),
     f".venv/bin/python publish.py runs/nih --model-repo {REPO} --space-repo {REPO}-demo --dry-run": TRIED_PUBLISHING,
-    "hf auth login": ("tests/test_publish.py", "def test_without_a_token_that_may_write_nothing_happens("),
+    "hf auth login": ("tests/publishing/test_refusals.py", "def test_without_a_token_that_may_write_nothing_happens("),
     ".venv/bin/accelerate launch --num_processes 4 train.py recipes/nih.yaml": TRIED_LAUNCHING,
     ".venv/bin/accelerate launch --num_machines 2 --machine_rank 0 --num_processes 8 --main_process_ip 10.0.0.1"
     " --main_process_port 29500 train.py recipes/nih.yaml": TRIED_LAUNCHING,

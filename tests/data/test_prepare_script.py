@@ -18,7 +18,7 @@ import pytest
 
 from cxrfpn.data.schema import SourceError
 from cxrfpn.data.shards import PreparedShards, read_manifest
-from tests.loopback_hub import LoopbackHub
+from tests.hubs.loopback import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO = "someone/chests"

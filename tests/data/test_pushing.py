@@ -9,7 +9,8 @@ import pytest
 from cxrfpn.data.preparing import PrepareError
 from cxrfpn.data.pushing import push_to_hub
 from cxrfpn.data.schema import SourceError
-from tests.loopback_hub import Answer, LoopbackHub
+from tests.hubs.loopback import LoopbackHub
+from tests.hubs.repositories import Answer
 
 REPO = "someone/prepared"
 

@@ -14,7 +14,8 @@ from cxrfpn.data.schema import Row, SourceError
 from cxrfpn.data.sources import open_source
 from cxrfpn.data.sources.hub import HubFiles, Patience
 from cxrfpn.data.sources.parquet import ParquetSource
-from tests.loopback_hub import COMMIT, Fault, LoopbackHub
+from tests.hubs.loopback import Fault, LoopbackHub
+from tests.hubs.repositories import COMMIT
 
 REPO = "someone/chests"
 FILE = "data/train-00000-of-00002.parquet"

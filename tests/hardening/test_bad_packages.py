@@ -17,7 +17,8 @@ from configuration_cxrfpn import FINDINGS
 from modeling_cxrfpn import CxrFpnForImageClassification
 from pipeline_cxrfpn import PackageError, load_pipeline
 from tests.hardening.test_corpus import CONTROLS
-from tests.loopback_hub import Answer, LoopbackHub, Repo
+from tests.hubs.loopback import LoopbackHub
+from tests.hubs.repositories import Answer, Repo
 
 WEIGHTS, THRESHOLDS = "model.safetensors", "thresholds.json"
 MODEL = "someone/cxr"

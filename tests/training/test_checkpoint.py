@@ -74,3 +74,12 @@ def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
 
 def test_nothing_kept_is_nothing_to_go_on_from(tmp_path):
     assert load_checkpoint(tmp_path, pytest.fail) is None
+
+
+def test_no_checkpoint_is_given_up_for_one_that_is_damaged(tmp_path):
+    """A run went on from step 5, since that of step 9 was damaged; what it then writes is what is kept."""
+    save_checkpoint(tmp_path, checkpoint(9), keep=1)
+    (tmp_path / "step-00000009" / "model.safetensors").write_bytes(b"")
+    save_checkpoint(tmp_path, checkpoint(7), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
+    assert load_checkpoint(tmp_path, pytest.fail).place.updates == 7

@@ -11,7 +11,6 @@ with HEAD, GET and ranges. `hub.route(method, pattern, handler)` adds calls (to 
 """
 
 import contextlib
-import hashlib
 import json
 import mimetypes
 import re
@@ -28,8 +27,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
-KINDS = ("models", "datasets", "spaces")
-COMMIT = hashlib.sha1(b"the only commit").hexdigest()
+from tests.hubs.repositories import COMMIT, KINDS, Answer, Repo, etag, info, paths_info, resolve, tree
+
 CHUNK_BYTES = 1 << 16
 
 
@@ -49,34 +48,6 @@ class Fault:
     cut_after: int | None = None
     pause: float = 0.0
     chunk: int = CHUNK_BYTES
-
-
-@dataclass
-class Repo:
-    """A folder served as a repository of one commit; branches and other commits of it are not known, "main" is."""
-
-    kind: str
-    name: str
-    folder: Path
-    commit: str = COMMIT
-
-    def files(self, under: str = "") -> list[Path]:
-        start = self.folder / under
-        return sorted(path for path in start.rglob("*") if path.is_file()) if start.is_dir() else []
-
-    def path(self, name: str) -> Path | None:
-        """The file of this name; None where there is none, or none inside the folder."""
-        path = (self.folder / name).resolve()
-        return path if path.is_relative_to(self.folder.resolve()) and path.is_file() else None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A JSON answer; None stands for an empty body."""
-
-    content: Any = None
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,11 +72,11 @@ class LoopbackHub:
         self.lock = threading.Lock()
         self._routes: list[tuple[str, re.Pattern, Callable[..., Any]]] = []
         kind, repo, rev = f"(?P<kind>{'|'.join(KINDS)})", r"(?P<repo>[\w.-]+/[\w.-]+)", "(?P<revision>[^/]+)"
-        self.route("GET", rf"/api/{kind}/{repo}", _info)
-        self.route("GET", rf"/api/{kind}/{repo}/revision/{rev}", _info)
-        self.route("GET", rf"/api/{kind}/{repo}/tree/{rev}(?:/(?P<under>.*))?", _tree)
-        self.route("POST", rf"/api/{kind}/{repo}/paths-info/{rev}", _paths_info)
-        self.route("GET", rf"/(?:(?P<kind>datasets|spaces)/)?{repo}/resolve/{rev}/(?P<path>.+)", _resolve)
+        self.route("GET", rf"/api/{kind}/{repo}", info)
+        self.route("GET", rf"/api/{kind}/{repo}/revision/{rev}", info)
+        self.route("GET", rf"/api/{kind}/{repo}/tree/{rev}(?:/(?P<under>.*))?", tree)
+        self.route("POST", rf"/api/{kind}/{repo}/paths-info/{rev}", paths_info)
+        self.route("GET", rf"/(?:(?P<kind>datasets|spaces)/)?{repo}/resolve/{rev}/(?P<path>.+)", resolve)
 
     def add(self, kind: str, name: str, folder: Path, commit: str = COMMIT) -> Repo:
         self.repos[kind, name] = Repo(kind, name, Path(folder), commit)
@@ -118,11 +89,11 @@ class LoopbackHub:
     def __enter__(self) -> "LoopbackHub":
         hub = self
 
-        class Handler(_Handler):
+        class Bound(Handler):
             pass
 
-        Handler.hub = hub
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Bound.hub = hub
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -168,85 +139,7 @@ class LoopbackHub:
         return None
 
 
-def entry(repo: Repo, path: Path) -> dict[str, Any]:
-    """A file as the tree and paths-info calls describe it; those of over 10 MB would lie in LFS on the real Hub."""
-    return {
-        "type": "file",
-        "oid": _etag(path),
-        "size": path.stat().st_size,
-        "path": path.relative_to(repo.folder).as_posix(),
-    }
-
-
-def _info(hub: LoopbackHub, request: "_Handler", kind: str, repo: str, revision: str | None = None) -> Answer:
-    found = hub.repo(kind, repo, revision)
-    if isinstance(found, Answer):
-        return found
-    entries = [entry(found, path) for path in found.files()]
-    files = [{"rfilename": item["path"], "size": item["size"], "blobId": item["oid"]} for item in entries]
-    return Answer(
-        {
-            "_id": "0" * 24,
-            "id": found.name,
-            "modelId": found.name,
-            "sha": found.commit,
-            "private": False,
-            "gated": False,
-            "disabled": False,
-            "downloads": 0,
-            "likes": 0,
-            "tags": [],
-            "siblings": files,
-        }
-    )
-
-
-def _tree(
-    hub: LoopbackHub, request: "_Handler", kind: str, repo: str, revision: str, under: str | None = None
-) -> Answer:
-    found = hub.repo(kind, repo, revision)
-    if isinstance(found, Answer):
-        return found
-    start = found.folder / (under or "")
-    if not start.is_dir():
-        return Answer({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})
-    recursive = request.query.get("recursive", ["false"])[0].lower() in ("1", "true")
-    paths = sorted(start.rglob("*") if recursive else start.iterdir())
-    return Answer([entry(found, path) if path.is_file() else _folder(found, path) for path in paths])
-
-
-def _folder(repo: Repo, path: Path) -> dict[str, Any]:
-    name = path.relative_to(repo.folder).as_posix()
-    return {"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0, "path": name}
-
-
-def _paths_info(hub: LoopbackHub, request: "_Handler", kind: str, repo: str, revision: str) -> Answer:
-    found = hub.repo(kind, repo, revision)
-    if isinstance(found, Answer):
-        return found
-    is_json = "json" in request.headers.get("Content-Type", "")
-    asked = (json.loads(request.body) if is_json else parse_qs(request.body.decode()))["paths"]
-    paths = [found.folder / name for name in ([asked] if isinstance(asked, str) else asked)]
-    return Answer([entry(found, path) if path.is_file() else _folder(found, path) for path in paths if path.exists()])
-
-
-def _resolve(
-    hub: LoopbackHub, request: "_Handler", repo: str, revision: str, path: str, kind: str | None = None
-) -> Answer | Path:
-    found = hub.repo(kind, repo, unquote(revision))
-    if isinstance(found, Answer):
-        return found
-    request.extra = {"X-Repo-Commit": found.commit}
-    file = found.path(path)
-    return file or Answer(None, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": found.commit})
-
-
-def _etag(path: Path) -> str:
-    state = path.stat()
-    return hashlib.sha1(f"{path}{state.st_size}{state.st_mtime_ns}".encode()).hexdigest()
-
-
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
     # Small answers would otherwise wait 40 ms for the peer's acknowledgement.
@@ -305,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, path: Path) -> None:
         size = path.stat().st_size
         headers = {
-            "ETag": f'"{_etag(path)}"',
+            "ETag": f'"{etag(path)}"',
             "Accept-Ranges": "bytes",
             "Content-Type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
         }

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from tests.loopback_hub import KINDS, Answer, LoopbackHub
+from tests.hubs.loopback import LoopbackHub
+from tests.hubs.repositories import KINDS, Answer
 
 TOKEN = "hf_of_the_test"
 LARGE = (".safetensors", ".png", ".parquet")
