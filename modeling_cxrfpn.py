@@ -2,13 +2,11 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import DenseNet
 from torchvision.ops import FeaturePyramidNetwork
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -16,8 +14,10 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .backbone_cxrfpn import DenseNetBackbone
     from .configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
 except ImportError:
+    from backbone_cxrfpn import DenseNetBackbone
     from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
 
 logger = logging.get_logger(__name__)
@@ -27,50 +27,6 @@ PYRAMID_STRIDES = {"P3": 8, "P4": 16, "P5": 32}
 RIM = 1 / 3
 # Normalised radiographs lie within about 3 of zero; raw pixels of 0..255 do not.
 LARGEST_PLAUSIBLE_PIXEL = 20.0
-
-
-class DenseNetBackbone(nn.Module):
-    """torchvision's DenseNet up to its classifier; gives what dense blocks 2, 3 and 4 found."""
-
-    def __init__(self, config: CxrFpnConfig):
-        super().__init__()
-        densenet = DenseNet(config.growth_rate, tuple(config.block_config), config.stem_channels)
-        self.rectified = config.rectified
-        self.features = densenet.features
-        if not self.rectified:
-            del self.features.norm5
-        self.channels = _block_channels(config)[1:]
-        self.gradient_checkpointing = False
-
-    def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        """[B,3,H,W] -> features at strides 8, 16 and 32: for DenseNet-121 512, 1024 and 1024 channels.
-
-        Rectified, they are what DenseNet itself reads of a block: normalised, and zero where negative.
-        """
-        levels = []
-        hidden = pixel_values
-        for name, module in self.features.named_children():
-            if name.startswith("denseblock"):
-                hidden = self._recomputed_later(module, hidden)
-                levels.append(hidden)
-            elif name.startswith("transition"):
-                read = module.relu(module.norm(hidden))
-                hidden = module.pool(module.conv(read))
-                if self.rectified:
-                    levels[-1] = read
-            elif name == "norm5":
-                levels[-1] = F.relu(module(hidden))
-            else:
-                hidden = module(hidden)
-        return levels[1:]
-
-    def _recomputed_later(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        if not (self.gradient_checkpointing and self.training):
-            return block(hidden)
-        # The second, recomputing pass must not move the running statistics of BatchNorm a second time.
-        return self._gradient_checkpointing_func(
-            block, hidden, context_fn=lambda: (nullcontext(), _frozen_running_statistics(block))
-        )
 
 
 class PatientBranch(nn.Module):
@@ -258,31 +214,6 @@ class CxrFpnForImageClassification(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-
-
-def _block_channels(config: CxrFpnConfig) -> list[int]:
-    """Channels at the end of each dense block; the transition after a block halves them."""
-    channels, width = [], config.stem_channels
-    for layers in config.block_config:
-        width += layers * config.growth_rate
-        channels.append(width)
-        width //= 2
-    return channels
-
-
-@contextmanager
-def _frozen_running_statistics(module: nn.Module) -> Iterator[None]:
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
 
 
 def _evidence_maps(shares: list[Tensor], gradients: Tensor) -> Tensor:
