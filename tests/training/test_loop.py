@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cxrfpn.training import loop
 from cxrfpn.training.checkpoint import CheckpointError
@@ -42,6 +43,28 @@ def test_passes_change_neither_the_images_nor_the_losses(write_recipe, tmp_path)
             run.place.updates += 1
         losses.append(steps)
     assert len(losses[0]) == 7 and losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_what_is_kept_is_the_average_of_the_weights(write_recipe, tmp_path, monkeypatch):
+    step, name, seen = loop.train_step, "head.0.weight", []
+
+    def watched(run, *args):
+        weight = dict(run.model.named_parameters())[name]
+        seen.extend([] if seen else [weight.detach().clone()])
+        loss = step(run, *args)
+        seen.append(weight.detach().clone())
+        return loss
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    train(read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH)), tmp_path / "run")
+    average = seen[0]
+    for number, weight in enumerate(seen[1:]):
+        decay = min(0.9, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * weight
+    kept = load_file(tmp_path / "run" / "model.safetensors")[name].float()
+    half = {"rtol": 1e-3, "atol": 1e-5}  # weights are kept in half precision
+    assert len(seen) == 1 + 7 and not torch.allclose(seen[-1], average, **half)
+    torch.testing.assert_close(kept, average, **half)
 
 
 def test_a_loss_that_is_no_number_stops_and_names_step_and_images(write_recipe, tmp_path, monkeypatch):
