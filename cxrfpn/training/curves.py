@@ -41,14 +41,14 @@ def save_curves(folder: Path, place: Place, recipe: Recipe) -> list[Path]:
 
 
 def draw_losses(losses: list[float]) -> Figure:
-    """The loss of every step, and its running mean over a fiftieth of the run."""
+    """The loss of every step, and its running mean over a fiftieth of a run long enough to have one."""
     figure = Figure((8, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training loss of every step")
     steps = np.arange(1, len(losses) + 1)
-    axes.plot(steps, losses, color=OURS, alpha=0.3, linewidth=0.8, label="step")
-    width = max(len(losses) // 50, 1)
-    smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-    axes.plot(steps[width - 1 :], smooth, color=OURS, linewidth=1.8, label=f"mean of {width} steps")
+    axes.plot(steps, losses, color=OURS, alpha=0.4, linewidth=0.8, label="step")
+    if (width := len(losses) // 50) > 1:
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], smooth, color=OURS, linewidth=1.8, label=f"mean of {width} steps")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -72,5 +72,5 @@ def draw_epochs(place: Place, beside_report: bool) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
-    figure.suptitle("Validation after each epoch")
+    figure.suptitle("After each epoch")
     return figure

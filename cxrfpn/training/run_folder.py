@@ -161,6 +161,7 @@ def score_test_split(run: Run) -> None:
     """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
     if (run.feed.plan["split"] == "test").any():
         source = open_source(f"parquet:{run.feed.shards.folder}")
+        source.name = run.feed.shards.source  # figures are known by what was prepared, not by the folder it lies in
         pipe = load_pipeline(str(run.folder))
         report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))
         save_report(report, run.folder)

@@ -111,6 +111,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(write_recipe, tmp_path):
             train(changed, tmp_path / "run", resume=True)
     files = {"README.md", "thresholds.json", "validation_metrics.csv", "test_metrics.csv", "configuration.txt"}
     assert files <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["source"] == "phantom:150"
     plots = {path.name for path in (tmp_path / "run" / "plots").iterdir()}
     assert {"training_loss.png", "training_epochs.png", "roc.png"} <= plots
     configuration = (tmp_path / "run" / "configuration.txt").read_text()
