@@ -19,6 +19,9 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 # The transfer syntax (0002,0010) of a DICOM file that is deflated as a whole.
 DEFLATED_DICOM = re.compile(rb"\x02\x00\x10\x00.{4}1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 
+# The boxes of a JP2 file that may stand before its codestream, and the one that holds it.
+JP2_BOXES = (b"jP  ", b"ftyp", b"jp2h", b"uuid", b"xml ", b"jp2c")
+
 
 def is_dicom(data: bytes, name: str) -> bool:
     """Whether a file is to be read as DICOM: by its mark, or, as old archives leave that out, by its name."""
@@ -81,28 +84,48 @@ def _check_inflated(data: bytes, name: str) -> None:
 def _check_coded_size(dataset: Any, name: str) -> None:
     """Refuse a compressed frame of another size than its header's: decoders make room for what the frame says."""
     from pydicom.encaps import generate_frames
+    from pydicom.uid import RLELossless
 
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax == RLELossless:  # runs say no size: their room is the header's
         return
     size = _coded_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
-    if size not in (None, (dataset.Columns, dataset.Rows)):
+    if size is None:
+        raise RadiographError(f"{name}: its compressed pixels do not say their size; save it uncompressed")
+    if size != (dataset.Columns, dataset.Rows):
         raise RadiographError(
             f"{name}: its pixels are {size[0]} x {size[1]}, but its header says {dataset.Columns} x {dataset.Rows}"
         )
 
 
 def _coded_size(frame: bytes) -> tuple[int, int] | None:
-    """Width and height as a JPEG, JPEG-LS or JPEG 2000 frame says them; None where it is neither."""
-    if (place := frame.find(b"\xff\x4f\xff\x51", 0, 1024)) >= 0:  # start of codestream, then SIZ
-        return struct.unpack_from(">II", frame, place + 8)
+    """Width and height as a JPEG, JPEG-LS or JPEG 2000 frame says them; None where it does not."""
+    if not frame.startswith(b"\xff\xd8"):  # no JPEG
+        place = _codestream(frame)
+        if frame[place : place + 4] == b"\xff\x4f\xff\x51" and place + 16 <= len(frame):
+            return struct.unpack_from(">II", frame, place + 8)
+        return None
     place = 2
     while place + 9 <= len(frame) and frame[place] == 0xFF:
         marker = frame[place + 1]
+        if marker == 0xFF:  # any number of them may stand before a marker
+            place += 1
+            continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a start of frame
             height, width = struct.unpack_from(">HH", frame, place + 5)
             return width, height
         place += 2 + int.from_bytes(frame[place + 2 : place + 4])
     return None
+
+
+def _codestream(frame: bytes) -> int:
+    """Where a JPEG 2000 codestream begins: behind the boxes of a JP2 file, which DICOM forbids and decoders take."""
+    place = 0
+    while (box := frame[place : place + 8])[4:] in JP2_BOXES:
+        if box[4:] == b"jp2c":
+            return place + (16 if box[:4] == b"\x00\x00\x00\x01" else 8)
+        place += max(int.from_bytes(box[:4]), 8)
+    return place
 
 
 def _header(dataset: Any, name: str) -> dict[str, Any]:

@@ -144,12 +144,37 @@ def test_dicom_of_every_depth_and_lossless_coding(drawing, syntax, bits):
     assert np.abs(read_radiograph(stored(dataset)).pixels.astype(int) - drawing).max() <= 1
 
 
-def test_dicom_with_jpeg_pixels(drawing):
-    dataset = dicom(drawing, 8)
-    dataset.PixelData = encapsulate([encoded(Image.fromarray(drawing), "JPEG", quality=95)])
+def _with_frame(header: np.ndarray, frame: bytes, syntax: str) -> bytes:
+    dataset = dicom(header, 8)
+    dataset.PixelData = encapsulate([frame])
     dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    assert np.abs(read_radiograph(stored(dataset)).pixels.astype(int) - drawing).mean() < 2
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return stored(dataset)
+
+
+def _filled(jpeg: bytes) -> bytes:
+    """A JPEG with fill bytes before each of its first markers, which the standard allows (T.81, B.1.1.2)."""
+    quantisation = jpeg.index(b"\xff\xdb")
+    return jpeg[:quantisation] + b"\xff\xff\xff" + jpeg[quantisation:]
+
+
+@pytest.mark.parametrize(
+    ("form", "syntax"), [("JPEG", JPEGBaseline8Bit), ("JPEG, filled", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)]
+)
+def test_dicom_with_the_frame_of_another_encoder_is_read_at_its_headers_size_alone(drawing, form, syntax):
+    """Pillow wraps JPEG 2000 as a JP2 file. A decoder makes room for what a frame says, however little its header."""
+    name, _, filled = form.partition(", ")
+    large = Image.fromarray(drawing).resize((800, 800))
+    frame, bomb = (encoded(image, name) for image in (Image.fromarray(drawing), large))
+    if filled:
+        frame, bomb = _filled(frame), _filled(bomb)
+    pixels = read_radiograph(_with_frame(drawing, frame, syntax)).pixels.astype(int)
+    assert np.abs(pixels - drawing).mean() < 4
+    with pytest.raises(RadiographError, match=r"its pixels are 800 x 800, but its header says \d+ x \d+"):
+        read_radiograph(_with_frame(drawing, bomb, syntax))
+    hidden = bomb.replace(b"\xff\x4f\xff\x51", b"\xff\x4f\xff\x52").replace(b"\xff\xc0", b"\xff\xe0")
+    with pytest.raises(RadiographError, match="its compressed pixels do not say their size"):
+        read_radiograph(_with_frame(drawing, hidden, syntax))
 
 
 def test_monochrome1_is_inverted_and_rescale_and_window_apply(drawing):
