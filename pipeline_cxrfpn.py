@@ -41,6 +41,9 @@ def load_pipeline(model: str) -> "ChestXrayFindingsPipeline":
     # A folder may hold an @; what is no folder is a Hub id, and the revision it is pinned to.
     is_folder = Path(model).is_dir()
     name, _, revision = (model, "", "") if is_folder else model.partition("@")
+    # A mistyped folder is no Hub id either: whoever owns that name there would run code here.
+    if not is_folder and "/" in model and Path(model).parent.is_dir():
+        raise PackageError(f"{model}: there is no such folder; give that of a package, or org/name of one on the Hub")
     if missing := [file for file in PACKAGE_FILES if is_folder and not (Path(model) / file).is_file()]:
         raise PackageError(f"{model}: the package lacks {', '.join(missing)}; copy the whole package again")
     try:

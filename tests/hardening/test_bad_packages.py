@@ -202,6 +202,19 @@ def test_predict_refuses_in_one_line(run_python, copy, damage):
     assert not (copy / "pwned").exists()
 
 
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub(copy, package, monkeypatch):
+    """There, anybody could give its name to a package, whose code would run."""
+    monkeypatch.chdir(copy.parent)
+    (copy.parent / "runs").mkdir()
+    with LoopbackHub() as hub:
+        hub.take_over(monkeypatch)
+        hub.add("models", "runs/ward", package)
+        for name in ("runs/ward", "./ward", str(copy.parent / "ward")):
+            with pytest.raises(PackageError, match=f"{name}: there is no such folder; give that of a package, or org/"):
+                load_pipeline(name)
+        assert not hub.requests
+
+
 def test_the_demo_refuses_in_one_line(run_python, copy):
     cut(copy / WEIGHTS, 0.5)
     done = run_python("app.py", CXR_MODEL=str(copy), PORT="0")
