@@ -21,6 +21,9 @@ def main() -> int:
     except Stopped:
         print(f"train: stopped, with a checkpoint in {folder}; --resume goes on", file=sys.stderr)
         return 130
+    except KeyboardInterrupt:  # while images are prepared, or the test split is scored
+        print(f"train: stopped; start it again, with --resume if {folder} holds a run", file=sys.stderr)
+        return 130
     except (
         RecipeError,
         SourceError,
