@@ -14,6 +14,7 @@ from PIL import Image
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.card import write_card
 from score import main
 
 PLOTS = ["auroc", "calibration", "confusion", "histograms", "precision_recall", "roc"]
@@ -91,7 +92,12 @@ def test_the_card_is_one_that_the_hub_can_read(score, package, tmp_path):
     assert card.data.library_name == "transformers" and card.data.model_name == "org/cxr"
     results = {result.metric_name: result for result in card.data.eval_results}
     assert results["mean AUROC"].metric_value == round(figures["mean_auroc"], 4)
-    assert results["mean AUROC"].dataset_split == "all"
+    mean = results["mean AUROC"]
+    assert (mean.dataset_type, mean.dataset_name, mean.dataset_split) == (
+        "phantom", "60 radiographs of phantom:60", "all"
+    )  # fmt: skip
+    assert "flatter the model" not in card.text
+    assert "flatter the model" in write_card({**figures, "protocol": "report"}, [])
     assert "seed: 7" in card.text and 'model="org/cxr"' in card.text and str(tmp_path) not in card.text
     for section in ("Misuse", "Data", "Results", "Thresholds", "Calibration", "Subgroups", "Localisation", "Limits"):
         assert section in card.text

@@ -30,6 +30,7 @@ with the patient's age, sex and view position, each of which may be unknown.
 ```python
 from transformers import pipeline
 
+# The package's own code runs: from the Hub, add revision="<a commit that you have read>".
 findings = pipeline("chest-xray-findings", model="{name}", trust_remote_code=True)
 findings({{"image": "radiograph.png", "age": 63, "sex": "F", "view_position": "PA"}})
 ```
@@ -103,8 +104,8 @@ def _eval_results(figures: Mapping[str, Any]) -> list[EvalResult]:
         EvalResult(
             task_type="image-classification",
             task_name="multi-label classification",
-            dataset_type=source.split("@")[0] if _HUB_ID.fullmatch(source) else "nih-chest-xray-14",
-            dataset_name=f"NIH ChestX-ray14 ({source})",
+            dataset_type=source.split("@")[0] if _HUB_ID.fullmatch(source) else source.split(":")[0],
+            dataset_name=f"{figures['images']:,} radiographs of {source}",
             dataset_split=figures["split"],
             metric_type=kind,
             metric_name=label,
@@ -123,6 +124,11 @@ def _data(figures: Mapping[str, Any]) -> str:
         f"split `{figures['split']}` of the protocol `{figures['protocol']}`. Intervals are 95 % of "
         f"{figures['resamples']:,} resamples of {figures['resampled']}.",
     ]
+    if figures["protocol"] == "report":
+        lines.append(
+            "That protocol splits images, not patients: others of the same patients were trained on, so that these "
+            "figures flatter the model."
+        )
     if fitted:
         lines.append(
             f"Thresholds and calibration were fitted on {fitted['images']:,} images (`{fitted['dataset']}`, "
