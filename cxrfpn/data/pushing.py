@@ -19,7 +19,7 @@ are known, made by `prepare.py` of cxr-densenet-fpn. The terms of the source hol
 
 
 def push_to_hub(folder: Path, repo: str) -> str:
-    """Upload a finished prepared folder as a data set, a private one if it is new; what is there is not sent again.
+    """Upload a finished prepared folder as a private data set; what is there is not sent again.
 
     Args:
         repo: `org/name`.
@@ -29,13 +29,16 @@ def push_to_hub(folder: Path, repo: str) -> str:
 
     Raises:
         SourceError: the folder is not finished.
-        PrepareError: no network, not logged in, no right to write there, or a name that the Hub does not take.
+        PrepareError: the data set is there and public, no network, not logged in, no right to write there, or a name
+            that the Hub does not take.
     """
     shards, api = PreparedShards(folder), HfApi()
     kind = "Drawings of no patient, all of them synthetic," if shards.source.startswith("phantom:") else "Radiographs"
     card = CARD.format(count=len(shards), kind=kind, source=shards.source, size=shards.size)
     try:
         url = api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+        if not api.repo_info(repo, repo_type="dataset").private:
+            raise PrepareError(f"{repo}: is public on the Hub; make it private there, or push to another name")
         api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo, repo_type="dataset")
         api.upload_folder(
             folder_path=folder,
@@ -44,6 +47,8 @@ def push_to_hub(folder: Path, repo: str) -> str:
             repo_type="dataset",
             commit_message=f"{len(shards)} radiographs of {shards.source}",
         )
+    except PrepareError:
+        raise
     except (httpx2.HTTPError, OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PrepareError(f"{repo}: cannot be pushed to the Hub ({reason}); log in with `hf auth login`") from None
