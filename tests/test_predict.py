@@ -13,7 +13,12 @@ from PIL import Image
 from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients
+from cxrfpn.prediction.maps import save_maps
+from cxrfpn.prediction.predicting import load_pipeline
+from cxrfpn.prediction.predicting import predict as predict_inputs
 from predict import main
+from tests.hardening.dicoms import make_dicom, stored
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,51 @@ def test_maps_are_pictures_of_the_positive_findings(run_python, package, folder,
         assert picture.size == radiograph.size and picture.mode == "RGB"
 
 
+@pytest.fixture
+def two_exports(tmp_path, drawing) -> Path:
+    """Folders of two patients, with the same name for a file in each, and files named by their UIDs."""
+    dicom_file = stored(make_dicom(drawing.astype(np.uint16) * 16))
+    for patient in "ab":
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "IM1.dcm").write_bytes(dicom_file)
+    for number in (1, 2):
+        (tmp_path / "a" / f"1.2.840.113.5.{number}").write_bytes(dicom_file)
+    (tmp_path / "a" / "letter.v2").write_text("Dear colleague")
+    return tmp_path
+
+
+def test_dicom_files_are_known_by_what_is_in_them(two_exports):
+    found = find_radiographs([str(two_exports / "a")])
+    assert [path.name for path in found] == ["1.2.840.113.5.1", "1.2.840.113.5.2", "IM1.dcm"]
+
+
+def test_every_radiograph_has_maps_of_its_own(two_exports, package, drawing):
+    Image.fromarray(drawing).save(two_exports / "a" / "IM1.png")
+    inputs = [Input(path) for path in find_radiographs([str(two_exports / "a")])]
+    pipe = load_pipeline(str(package))
+    predictions = list(save_maps(predict_inputs(pipe, inputs, maps=True), pipe, two_exports / "maps"))
+    positive = sum(finding["positive"] for each in predictions for finding in each.findings)
+    names = [path.name for path in (two_exports / "maps").iterdir()]
+    assert len(inputs) == 4 and positive >= 4 and len(names) == positive
+    assert any("1.2.840.113.5.1_" in name for name in names) and not any("IM1.dcm" in name for name in names)
+
+
+def test_a_row_that_two_files_could_take_is_refused(two_exports):
+    files = [two_exports / patient / "IM1.dcm" for patient in "ab"]
+    for name in ("IM1.dcm", "IM1"):
+        with pytest.raises(InputError) as caught:
+            match_patients(files, {name: {"age": "63"}})
+        line = str(caught.value)
+        assert f"the row {name} of" in line and all(str(file) in line for file in files) and "\n" not in line
+    inputs, unused = match_patients(files, {str(file): {"age": str(age)} for age, file in enumerate(files)})
+    assert [entry.patient for entry in inputs] == [{"age": "0"}, {"age": "1"}] and not unused
+    inputs, _ = match_patients(files, {str(files[0]): {"age": "63"}, "IM1": {"age": "8"}})
+    assert [entry.patient["age"] for entry in inputs] == ["63", "8"]
+    uids = [two_exports / "a" / f"1.2.840.113.5.{number}" for number in (1, 2)]
+    inputs, unused = match_patients(uids, {"1.2.840.113.5": {"age": "63"}, uids[1].name: {"age": "8"}})
+    assert [entry.patient for entry in inputs] == [{}, {"age": "8"}] and unused == ["1.2.840.113.5"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -108,6 +158,10 @@ def test_maps_are_pictures_of_the_positive_findings(run_python, package, folder,
         (["a.png", "--operating-point", "best"], "no operating point is called 'best'"),
         (["a.png", "--format", "parquet"], "name a file with --output"),
         (["a.png", "--output", "nowhere/x.csv"], "nowhere/x.csv: cannot be written"),
+        (
+            ["a.png", "--output", "x.csv", "--maps", "wrong.csv"],
+            "predict: wrong.csv: maps cannot be written (File exists)",
+        ),
     ],
 )
 def test_wrong_usage_is_one_clear_line_and_exit_code_2(package, folder, tmp_path, monkeypatch, capsys, arguments, said):

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dicom_cxrfpn import is_dicom
 from pixels_cxrfpn import printable
 
+# As far as the mark of a DICOM file goes.
+MARKED_BYTES = 132
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
 IMAGE_COLUMNS = ("image", "file", "path", "image_id", "Image Index")
 PATIENT_COLUMNS = {"age": ("age", "Patient Age"), "sex": ("sex", "Patient Sex", "Patient Gender"),
@@ -30,7 +33,8 @@ class Input:
 def find_radiographs(paths: Iterable[str]) -> list[Path]:
     """Files as they are; of folders every radiograph in any depth; globs expanded. In order, each once.
 
-    In a folder a file counts by its suffix, or when it has none (as DICOM exports often do); hidden files don't.
+    In a folder a file counts by its suffix, when it has none (as DICOM exports often do), or as DICOM by its content (a
+    file named by its UID seems to have the suffix .7); hidden files don't.
 
     Raises:
         InputError: a folder without radiographs, or a glob that matches nothing.
@@ -94,14 +98,40 @@ def match_patients(paths: Iterable[Path], patients: Mapping[str, dict[str, str]]
 
     Returns:
         the inputs, and the names in the table that no file bears.
+
+    Raises:
+        InputError: a row that is two files', of which one would be given another patient's age and sex.
     """
-    inputs, used = [], set()
+    inputs: list[Input] = []
+    taken: dict[str, Path] = {}
     for path in paths:
-        name = next((name for name in (str(path), path.name, path.stem) if name in patients), None)
-        inputs.append(Input(path, patients[name] if name else {}))
-        used.add(name)
-    return inputs, [name for name in patients if name not in used]
+        name = next((name for name in (str(path), path.name, bare(path).name) if name in patients), None)
+        inputs.append(Input(path, {} if name is None else patients[name]))
+        if name is None:
+            continue
+        if name in taken:
+            row, one, other = (printable(str(each)) for each in (name, taken[name], path))
+            raise InputError(
+                f"the row {row} of the table of patients fits both {one} and {other}; write their paths into the table"
+            )
+        taken[name] = path
+    return inputs, [name for name in patients if name not in taken]
+
+
+def bare(path: Path) -> Path:
+    """A path without its suffix, if it is one of SUFFIXES: what follows the last dot of a DICOM UID is none."""
+    return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 
 def _is_radiograph(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and (path.suffix.lower() in SUFFIXES or not path.suffix)
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return not path.suffix or path.suffix.lower() in SUFFIXES or _is_marked_dicom(path)
+
+
+def _is_marked_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(MARKED_BYTES), path.name)
+    except OSError:  # not a file that anything says to be a radiograph
+        return False

@@ -1,9 +1,10 @@
 """Finding maps as pictures: one file for each positive finding of each radiograph."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
+from cxrfpn.prediction.inputs import InputError, bare
 from cxrfpn.prediction.predicting import Prediction
 from overlay_cxrfpn import overlay
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
@@ -16,24 +17,38 @@ def save_maps(predictions: Iterable[Prediction], pipe: ChestXrayFindingsPipeline
     """Draw the maps of predictions that carry them into `folder`, and pass the predictions on.
 
     Raises:
-        OSError: a picture cannot be written.
+        InputError: a picture cannot be written.
     """
+    stems: set[str] = set()
     for prediction in predictions:
         if prediction.findings is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels, stem = prediction.radiograph.pixels, picture_stem(prediction.image)
-            for finding in prediction.findings:
-                if finding["positive"]:
-                    placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
-                    overlay(pixels, placed).save(folder / f"{stem}_{finding['label']}.png")
+            stem = picture_stem(prediction.image, stems)
+            stems.add(stem)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _draw(prediction, pipe, folder / stem)
+            except OSError as error:  # told from those of the file that the predictions themselves are written to
+                raise InputError(f"{folder}: maps cannot be written ({error.strerror or error})") from None
         yield prediction
 
 
-def picture_stem(image: str) -> str:
-    """The path of a radiograph as one name: a/b/film.png -> a_b_film; of a long one the end, behind its checksum."""
-    stem = "_".join(Path(image).with_suffix("").parts).strip("/_")
-    if len(stem.encode()) <= LONGEST_STEM:
+def _draw(prediction: Prediction, pipe: ChestXrayFindingsPipeline, start: Path) -> None:
+    """One picture for each positive finding, whose name begins with `start`."""
+    pixels = prediction.radiograph.pixels
+    for finding in prediction.findings:
+        if finding["positive"]:
+            placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
+            overlay(pixels, placed).save(f"{start}_{finding['label']}.png")
+
+
+def picture_stem(image: str, taken: Container[str] = ()) -> str:
+    """The path of a radiograph as one name: a/b/film.png -> a_b_film.
+
+    Of a long one, or where another radiograph has taken the name (film.png and film.dcm), its end behind a checksum.
+    """
+    stem = "_".join(bare(Path(image)).parts).strip("/_")
+    if len(stem.encode()) <= LONGEST_STEM and stem not in taken:
         return stem
-    checksum = hashlib.sha256(stem.encode()).hexdigest()[:12]
+    checksum = hashlib.sha256(image.encode()).hexdigest()[:12]
     end = stem.encode()[len(checksum) + 1 - LONGEST_STEM :].decode(errors="ignore")
     return f"{checksum}_{end}"
