@@ -180,6 +180,22 @@ def test_a_part_that_cannot_be_read_stops_no_other(script, unbroken, source, tmp
     assert pd.read_parquet(tmp_path / "out" / "parts").equals(pd.read_parquet(unbroken / "parts"))
 
 
+def test_an_archive_needs_no_findings_and_a_bad_file_costs_its_own_row(script, rows, tmp_path):
+    for row in rows[:3]:
+        (tmp_path / f"{row.image_id}.jpg").write_bytes(row.image)
+    broken = tmp_path / f"{rows[1].image_id}.jpg"
+    broken.unlink()
+    broken.symlink_to("/proc/self/mem")  # whose first byte nobody can read, not even root
+    lines = [f"{row.image_id}.jpg,{row.age}" for row in rows[:3]]
+    (tmp_path / "ward.csv").write_text("\n".join(["image,age", *lines]))
+    code, err = script("--source", f"csv:{tmp_path / 'ward.csv'}", "--output", tmp_path / "out")
+    assert code == 0 and "1 of 3 images could not be read" in err
+    table = pd.read_parquet(tmp_path / "out" / "parts")
+    assert table["image_id"].tolist() == [row.image_id for row in rows[:3]]
+    assert table["error"].fillna("").tolist() == ["", "the file cannot be read (Input/output error)", ""]
+    assert table["Mass"].notna().tolist() == [True, False, True]
+
+
 def test_a_folder_goes_on_with_nothing_but_what_it_was_begun_with(script, unbroken, source, package, tmp_path):
     other = tmp_path / "package"
     shutil.copytree(package, other)

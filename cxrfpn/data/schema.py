@@ -6,8 +6,6 @@ from typing import Protocol
 
 import pandas as pd
 
-from configuration_cxrfpn import FINDINGS
-
 # The columns of a source's metadata, one row an image, numbered from 0. `findings` holds tuples of names in the order
 # of FINDINGS, empty for No Finding; `split` is "train" or "test"; `fold` is patient-grouped, and fold 0 of train is the
 # validation set. What is unknown is missing in pandas' sense (isna()); image_id, patient_id and findings never are.
@@ -32,7 +30,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled radiograph. `image` is the encoded file as it came; None in a patient field stands for unknown."""
+    """One labelled radiograph. `image` is the encoded file as it came; None in a patient field stands for unknown.
+
+    Where the file could not be read, `image` is empty and `error` says why.
+    """
 
     image: bytes
     image_id: str
@@ -44,10 +45,7 @@ class Row:
     boxes: tuple[Box, ...] = ()
     split: str | None = None
     fold: int | None = None
-
-    def label_vector(self) -> list[float]:
-        """1.0 for each finding that is present, in the order of FINDINGS (the report's `disease_vec`)."""
-        return [float(finding in self.findings) for finding in FINDINGS]
+    error: str | None = None
 
 
 class Source(Protocol):

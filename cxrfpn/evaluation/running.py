@@ -100,6 +100,9 @@ def _read_ahead(
         while reading:
             following, batch = start(), []
             for row, future in reading:
+                if row.error is not None:
+                    unreadable[row.image_id] = row.error
+                    continue
                 try:
                     batch.append((row, future.result()))
                 except ValueError as error:  # a RadiographError, perhaps of the copy that the package brought along

@@ -48,7 +48,7 @@ def predict_archive(
 
     Args:
         model: a folder or a Hub id.
-        source: whatever `open_source` opens.
+        source: whatever `open_source` opens; of its findings nothing is read, and it may have none.
         folder: what is written: MANIFEST, which says what of and with what, and PART_FOLDER.
 
     Returns:
@@ -65,7 +65,7 @@ def predict_archive(
     try:
         if state.is_main_process:
             pipe = load_pipeline(model)
-            plan = _begin(pipe, open_source(source), Path(folder), operating_point)
+            plan = _begin(pipe, open_source(source, without=("findings",)), Path(folder), operating_point)
     finally:  # the others wait for it, even if it is that there will be nothing to do
         (plan,) = broadcast_object_list([plan])
     if plan is None:

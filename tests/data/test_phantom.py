@@ -212,6 +212,6 @@ def tensors(source: PhantomSource) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     """All phantoms of a source: pixels [N,S,S] uint8, patients [N,3] and labels [N,14] float32."""
     rows = [row for part in source.parts() for row in source.rows(part)]
     patients = [encode_patient(row.age, row.sex, row.view_position) for row in rows]
-    labels = [row.label_vector() for row in rows]
+    labels = [[float(name in row.findings) for name in FINDINGS] for row in rows]
     pixels = torch.from_numpy(np.stack([decode(row) for row in rows]))
     return pixels, torch.tensor(patients), torch.tensor(labels)

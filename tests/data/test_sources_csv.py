@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import SourceError
 from cxrfpn.data.sources import open_source
 
@@ -33,18 +35,60 @@ def test_all_columns(tmp_path: Path) -> None:
     assert [row.image_id for row in source.rows(part, {"c"})] == ["c"]
 
 
-def test_without_patients_every_image_is_one_of_its_own(tmp_path: Path) -> None:
+def test_without_patients_every_image_is_one_of_its_own_and_that_is_said(tmp_path: Path, caplog) -> None:
     metadata = open_source(write(tmp_path, "path,labels\n1.png,Mass\n2.png,No Finding\n")).metadata()
     assert metadata["patient_id"].tolist() == ["1", "2"]
+    (said,) = caplog.messages
+    assert "table.csv: 2 of 2 images name no patient" in said and "splits by patient leak" in said
     assert metadata[["age", "sex", "view_position", "split", "fold"]].isna().all(axis=None)
 
 
-def test_a_column_of_0_and_1_for_each_finding(tmp_path: Path) -> None:
-    text = "path,Pleural Thickening,effusion,Device\n1.png,1,1.0,7\n2.png,0,0,7\n"
+def test_a_column_of_0_and_1_for_each_finding(tmp_path: Path, caplog) -> None:
+    text = "path,patient,Pleural Thickening,effusion,Device\n1.png,A,1,1.0,7\n2.png,A,0,0,7\n"
     metadata = open_source(write(tmp_path, text)).metadata()
     assert metadata["findings"].tolist() == [("Effusion", "Pleural_Thickening"), ()]
+    (said,) = caplog.messages
+    assert "table.csv: has no column of Atelectasis, " in said and said.endswith("every image counts as one without")
+    assert "Pleural_Thickening" not in said and "Effusion" not in said and "Hernia" in said
     with pytest.raises(SourceError, match="row 3: effusion is '-1', not 0 or 1"):
         open_source(write(tmp_path, text.replace("0,0,7", "0,-1,7"))).metadata()
+
+
+def test_of_a_whole_table_nothing_is_said(tmp_path: Path, caplog) -> None:
+    columns = dict.fromkeys(FINDINGS, "0")
+    named_as_the_nih_does = f"path,{','.join(columns)}\n00000001_000.png,{','.join(columns.values())}\n"
+    for text in (named_as_the_nih_does, "path,patient,findings\n1.png,A,Mass\n"):
+        open_source(write(tmp_path, text)).metadata()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("findings", ["", ",findings", ",Mass"])
+def test_without_findings_whatever_stands_there_is_not_read(tmp_path: Path, findings: str, caplog) -> None:
+    text = f"path,age{findings}\n1.png,58{',Lupus' if findings else ''}\n"
+    source = open_source(write(tmp_path, text, "1.png"), without=("findings",))
+    (row,) = source.rows(*source.parts())
+    assert (row.image_id, row.age, row.findings) == ("1", 58, ())
+    assert not caplog.messages  # of patients that the table does not name, for nothing is split
+
+
+def test_a_file_that_fails_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    """/proc/self/mem is a file whose first byte nobody can read, not even root."""
+    source = open_source(write(tmp_path, "path,findings\n1.png,Mass\n2.png,Mass\n3.png,Mass\n", "1.png", "3.png"))
+    (tmp_path / "2.png").symlink_to("/proc/self/mem")
+    rows = list(source.rows(*source.parts()))
+    assert [row.image for row in rows] == [b"1.png", b"", b"3.png"]
+    assert [row.error for row in rows] == [None, "the file cannot be read (Input/output error)", None]
+    prepared = prepare(source, tmp_path / "prepared", processes=1)
+    assert prepared.skipped["2"] == "the file cannot be read (Input/output error)"
+
+
+def test_a_file_that_is_gone_ends_its_part(tmp_path: Path) -> None:
+    """It may be the whole disk that is gone: no image is written off for that."""
+    source = open_source(write(tmp_path, "path,findings\n1.png,Mass\n", "1.png"))
+    (part,) = source.parts()
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(SourceError, match="1.png: cannot be read .No such file"):
+        list(source.rows(part))
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,15 @@ def test_only_wanted_files_are_opened(tables: Path) -> None:
         list(source.rows(parts[0]))
 
 
+def test_a_file_that_fails_is_an_image_that_cannot_be_read(tables: Path) -> None:
+    put(tables / "images", *TRAIN[1:], *TEST)
+    (tables / "images" / f"{TRAIN[0]}.png").symlink_to("/proc/self/mem")  # whose first byte nobody can read
+    source = open_source(f"nih:{tables}")
+    rows = list(source.rows(*source.parts()))
+    assert [row.image_id for row in rows] == TRAIN + TEST
+    assert [row.error for row in rows] == ["the file cannot be read (Input/output error)", *[None] * 4]
+
+
 def test_an_image_of_the_table_that_is_nowhere_is_refused_by_name_and_row(tables: Path) -> None:
     put(tables / "images", *TRAIN, TEST[1])
     with pytest.raises(SourceError, match=f"image {TEST[0]}, row 5 of the table, is nowhere"):

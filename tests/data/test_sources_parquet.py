@@ -202,6 +202,30 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         open_source(f"parquet:{tmp_path}").metadata()
 
 
+def test_findings_may_be_missing_where_none_are_read(tmp_path: Path) -> None:
+    columns = as_strings()[0]
+    del columns["label_names"], columns["labels"]
+    write(tmp_path / "train.parquet", columns)
+    rows = open_source(f"parquet:{tmp_path}", without=("findings",)).rows("train.parquet")
+    assert list(rows) == [replace(row, findings=()) for row in EXPECTED]
+
+
+def test_images_that_name_no_patient_are_told_of_once(tmp_path: Path, caplog) -> None:
+    columns = as_strings()[0]
+    for number in range(2):
+        write(tmp_path / f"{number}.parquet", columns | {"image_id": [f"{number}{row}" for row in "abc"]})
+    open_source(f"parquet:{tmp_path}").metadata()
+    assert not caplog.messages
+    for number in range(2):
+        names = [f"{number}{row}" for row in "abc"]
+        write(tmp_path / f"{number}.parquet", columns | {"image_id": names, "patient_id": [None, "P", None]})
+    open_source(f"parquet:{tmp_path}").metadata()
+    (said,) = caplog.messages
+    assert said.startswith(f"parquet:{tmp_path}: 4 of 6 images name no patient")
+    open_source(f"unlabelled:{tmp_path}").metadata()  # which is for training only, and asks for none
+    assert len(caplog.messages) == 1
+
+
 def test_files_named_by_their_split_tell_it(tmp_path: Path) -> None:
     columns = {name: values[:1] for name, values in as_strings()[0].items() if name not in ("fold", "patient_id")}
     for number, split in enumerate(("train", "validation", "test"), start=1):

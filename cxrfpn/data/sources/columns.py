@@ -1,5 +1,6 @@
 """The columns of a source's table, in whatever spelling, -> the one schema; and what no table may hold."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ import pandas as pd
 
 from configuration_cxrfpn import FINDINGS, MAX_AGE_YEARS, SEXES, VIEW_POSITIONS
 from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
+
+logger = logging.getLogger(__name__)
 
 # Field -> the names of its column, letters and digits only, the first choice first.
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -140,13 +143,23 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def make_row(record: Any, image: bytes, boxes: tuple[Box, ...] = ()) -> Row:
-    """A row of a table (a named tuple with METADATA_COLUMNS) and its image file -> a Row."""
+def make_row(record: Any, image: bytes, boxes: tuple[Box, ...] = (), error: str | None = None) -> Row:
+    """A row of a table (a named tuple with METADATA_COLUMNS) and its image file, or why there is none -> a Row."""
     values = {name: getattr(record, name) for name in METADATA_COLUMNS}
     known = {name: value for name, value in values.items() if isinstance(value, tuple) or value == value}
     patient = {name: known.get(name) for name in METADATA_COLUMNS}
     patient["fold"] = None if patient["fold"] is None else int(patient["fold"])
-    return Row(image=image, boxes=boxes, **patient)
+    return Row(image=image, boxes=boxes, error=error, **patient)
+
+
+def warn_of_lone_images(table: pd.DataFrame, name: str) -> None:
+    """Say of images that are their own patients, since nothing named one, what that does to splits and intervals."""
+    if count := int((table["image_id"] == table["patient_id"]).sum()):
+        logger.warning(
+            "%s: %d of %d images name no patient and count as one each; where patients have several, splits by patient "
+            "leak and intervals are too narrow: give a column patient_id",
+            name, count, len(table),
+        )  # fmt: skip
 
 
 def read_findings(value: Any) -> tuple[str, ...]:

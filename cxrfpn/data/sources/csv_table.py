@@ -1,6 +1,7 @@
 """A table of one's own: a path of an image in every row, its findings, and what is known of the patient."""
 
-from collections.abc import Container, Iterator
+import logging
+from collections.abc import Collection, Container, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -8,8 +9,18 @@ import pandas as pd
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Row, SourceError
-from cxrfpn.data.sources.columns import checked, letters, make_row, read_csv, spelled, tabulate
+from cxrfpn.data.sources.columns import (
+    checked,
+    letters,
+    make_row,
+    read_csv,
+    spelled,
+    tabulate,
+    warn_of_lone_images,
+)
 from cxrfpn.data.sources.files import in_runs, read_file
+
+logger = logging.getLogger(__name__)
 
 PATH_SPELLINGS = ("path", "imagepath", "filepath", "image", "file", "filename", "imageindex")
 
@@ -19,13 +30,18 @@ class CsvSource:
 
     Findings stand in one column ("Mass|Nodule", "No Finding"), or in a column of 0 and 1 for each finding that was
     looked for. Age, sex, view position, patient and split may be missing, as columns or cell by cell.
+
+    Args:
+        without: fields that are not read, as in `open_source`.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, without: Collection[str] = ()) -> None:
+        self.file, self.without = file, without
         self.name = f"csv:{file}"
 
     def metadata(self) -> pd.DataFrame:
+        warn_of_lone_images(self._table, self.name)
+        self._warn_of_findings_without_a_column()
         return self._table.copy()
 
     def parts(self) -> list[str]:
@@ -38,7 +54,8 @@ class CsvSource:
         paths = self._runs[part]
         for record in self._table[self._table["image_id"].isin(paths)].itertuples(index=False):
             if wanted is None or record.image_id in wanted:
-                yield make_row(record, read_file(Path(paths[record.image_id])))
+                image, error = read_file(Path(paths[record.image_id]))
+                yield make_row(record, image, error=error)
 
     @cached_property
     def _raw(self) -> pd.DataFrame:
@@ -46,17 +63,30 @@ class CsvSource:
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        fields = spelled(self._raw.columns)
+        fields = {field: column for field, column in spelled(self._raw.columns).items() if field not in self.without}
         raw = {field: self._raw[column].tolist() for field, column in fields.items()}
         raw.setdefault("image_id", self._path_column.tolist())
-        if "findings" not in raw:
+        if "findings" in self.without:
+            raw["findings"] = [()] * len(self._raw)
+        elif "findings" not in raw:
             raw["findings"] = self._one_hot_findings()
         return checked(tabulate(raw, str(self.file), first_row=2))
 
-    def _one_hot_findings(self) -> list[list[str]]:
+    @property
+    def _finding_columns(self) -> dict[str, str]:
+        """Finding -> the column of 0 and 1 that is named by it."""
         known = {letters(name): name for name in FINDINGS}
-        columns = {known[letters(column)]: column for column in self._raw.columns if letters(column) in known}
-        if not columns:
+        return {known[letters(column)]: column for column in self._raw.columns if letters(column) in known}
+
+    def _warn_of_findings_without_a_column(self) -> None:
+        if "findings" in self.without or "findings" in spelled(self._raw.columns):
+            return
+        there = self._finding_columns
+        if lacking := [finding for finding in FINDINGS if finding not in there]:
+            logger.warning("%s: has no column of %s: every image counts as one without", self.name, ", ".join(lacking))
+
+    def _one_hot_findings(self) -> list[list[str]]:
+        if not (columns := self._finding_columns):
             raise SourceError(
                 f"{self.file}: has neither a column of findings nor columns named by findings; without labels there "
                 "is nothing to train on or to score"

@@ -1,10 +1,14 @@
 """Image files on disk, in runs that can be streamed apart."""
 
+import errno
 from pathlib import Path
 
 from cxrfpn.data.schema import SourceError
 
 FILES_A_RUN = 1000
+# What the system says of one file that it cannot give. Anything else (a file that was there and is gone, a server that
+# does not answer) may be said of all the others next, and is no reason to write them off.
+OF_ONE_FILE = (errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def in_runs(paths: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -14,8 +18,15 @@ def in_runs(paths: dict[str, str]) -> dict[str, dict[str, str]]:
     return {f"{run[0][0]}..{run[-1][0]}": dict(run) for run in runs}
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path) -> tuple[bytes, str | None]:
+    """The content of a file; of one that cannot be read, nothing and the reason.
+
+    Raises:
+        SourceError: it cannot be read for a reason that does not lie in this one file.
+    """
     try:
-        return path.read_bytes()
+        return path.read_bytes(), None
     except OSError as error:
+        if error.errno in OF_ONE_FILE:
+            return b"", f"the file cannot be read ({error.strerror})"
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None

@@ -49,10 +49,13 @@ class NihSource:
         table = self._table[self._table["image_id"].isin(set(ids.values()))]
         records = {record.image_id: record for record in table.itertuples(index=False)}
         archive = self.folder / part
-        files = _read_members(archive, ids) if _is_archive(part) else ((path, read_file(Path(path))) for path in ids)
-        for path, image in files:
+        if _is_archive(part):
+            files = ((path, image, None) for path, image in _read_members(archive, ids))
+        else:
+            files = ((path, *read_file(Path(path))) for path in ids)
+        for path, image, error in files:
             record = records[ids[path]]
-            yield make_row(record, image, self._boxes.get(record.image_id, ()))
+            yield make_row(record, image, self._boxes.get(record.image_id, ()), error)
 
     @cached_property
     def _table(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,7 +17,15 @@ from tqdm import tqdm
 from cxrfpn.data.schema import Box, Row, SourceError
 from cxrfpn.data.shards import MANIFEST
 from cxrfpn.data.sources.boxes import read_boxes
-from cxrfpn.data.sources.columns import OTHER_FOLD, SPLITS, checked, make_row, spelled, tabulate
+from cxrfpn.data.sources.columns import (
+    OTHER_FOLD,
+    SPLITS,
+    checked,
+    make_row,
+    spelled,
+    tabulate,
+    warn_of_lone_images,
+)
 
 BOX_LISTS = ("boxes.csv", "BBox_List_2017.csv")
 IMAGE_COLUMN = "image"
@@ -72,12 +80,11 @@ class ParquetSource:
     Args:
         name: the source's name.
         files: where the files are.
-        labelled: False reads images and their ids, and nothing else that is written of them: every row is an unknown
-            patient's, of the train split, with no finding because nobody looked.
+        without: fields that are not read, as in `open_source`. Without `split` every row is of the train split.
     """
 
-    def __init__(self, name: str, files: Files, labelled: bool = True) -> None:
-        self.name, self.files, self.labelled = name, files, labelled
+    def __init__(self, name: str, files: Files, without: Collection[str] = ()) -> None:
+        self.name, self.files, self.without = name, files, without
 
     def parts(self) -> list[str]:
         names = self.files.names()
@@ -104,7 +111,10 @@ class ParquetSource:
         with ThreadPoolExecutor(METADATA_THREADS) as pool:
             tables = pool.map(self.part_metadata, parts)
             bar = tqdm(tables, f"metadata of {self.name}", len(parts), unit=" files", delay=2)
-            return checked(pd.concat(list(bar)))
+            table = checked(pd.concat(list(bar)))
+        if "patient_id" not in self.without:
+            warn_of_lone_images(table, self.name)
+        return table
 
     def part_metadata(self, part: str) -> pd.DataFrame:
         """METADATA_COLUMNS of one part, indexed by (part, row)."""
@@ -140,8 +150,8 @@ class ParquetSource:
             return read_boxes(file, name)
 
     def _read_metadata(self, file: pq.ParquetFile, part: str) -> pd.DataFrame:
-        raw = _raw_metadata(file, part, self.labelled)
-        if not self.labelled:
+        raw = _raw_metadata(file, part, self.without)
+        if "split" in self.without:
             return tabulate({**raw, "split": ["train"] * len(raw["image_id"])}, part)
         count = len(raw["image_id"])
         if "split" not in raw and (split := _split_in(part)):
@@ -165,13 +175,11 @@ class ParquetSource:
             raise SourceError(f"{self.files.name}/{part}: cannot be read as parquet ({reason})") from None
 
 
-def _raw_metadata(file: pq.ParquetFile, part: str, labelled: bool) -> dict[str, list[Any]]:
+def _raw_metadata(file: pq.ParquetFile, part: str, without: Collection[str]) -> dict[str, list[Any]]:
     """Field -> values of a file, ClassLabels by their names."""
     schema = file.schema_arrow
-    fields = spelled(schema.names)
-    if not labelled:
-        fields = {field: column for field, column in fields.items() if field == "image_id"}
-    elif "findings" not in fields:
+    fields = {field: column for field, column in spelled(schema.names).items() if field not in without}
+    if "findings" not in fields and "findings" not in without:
         raise SourceError(f"{part}: has no column of findings; it has {', '.join(schema.names)}")
     if IMAGE_COLUMN not in schema.names:
         raise SourceError(f"{part}: has no column {IMAGE_COLUMN}; it has {', '.join(schema.names)}")
@@ -184,7 +192,7 @@ def _raw_metadata(file: pq.ParquetFile, part: str, labelled: bool) -> dict[str, 
     raw = {field: _named(table.column(column).to_pylist(), classes.get(column)) for field, column in fields.items()}
     if paths:
         raw["image_id"] = [image and image.get("path") for image in table.column(IMAGE_COLUMN).to_pylist()]
-    return raw if labelled else {**raw, "findings": [()] * len(raw["image_id"])}
+    return {**raw, "findings": [()] * len(raw["image_id"])} if "findings" in without else raw
 
 
 def _split_in(part: str) -> str | None:
