@@ -7,7 +7,7 @@ from pathlib import Path
 # Before the libraries look: neither gradio nor the Hub's client is to tell anybody that, or how, the demo is used.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
-from demo.launching import launch
+from demo.launching import free_address, launch
 from pipeline_cxrfpn import PackageError, load_pipeline
 
 MODEL = os.environ.get("CXR_MODEL") or str(Path(__file__).resolve().parent)
@@ -15,11 +15,11 @@ MODEL = os.environ.get("CXR_MODEL") or str(Path(__file__).resolve().parent)
 
 def main() -> None:
     try:
-        pipe = load_pipeline(MODEL)
-    except PackageError as error:
+        host, port = free_address()  # before the model, which takes seconds
+        launch(load_pipeline(MODEL), host, port)
+    except (PackageError, OSError) as error:
         print(f"app: {error}", file=sys.stderr)
         sys.exit(2)
-    launch(pipe)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import gradio as gr
 from configuration_cxrfpn import SEXES, VIEW_POSITIONS
 from demo.batch import read_rows
 from demo.reading import UNKNOWN, Reader
-from demo.uploads import clean_name, read_upload
+from demo.uploads import Batch, clean_name, read_upload
 
 
 def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
         """Findings of up to 200 radiographs, or of zips of them; for a file that cannot be used, an error."""
         try:
             thresholds = reader.pipe.thresholds.at(operating_point or None)
-            rows = list(read_rows(reader, _given(images)))
+            rows = list(read_rows(reader, Batch(_given(images))))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return [

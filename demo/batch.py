@@ -1,25 +1,25 @@
 """Many uploads, one after the other; a bad one is a row that says why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from demo.reading import Reader
-from demo.uploads import Upload, read_batch
+from demo.uploads import Upload
 
 
-def read_rows(reader: Reader, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_rows(reader: Reader, uploads: Iterable[Upload]) -> Iterator[dict[str, Any]]:
     """Read files and the members of zips; what is known of a patient is what a file's own header tells.
 
     Args:
-        paths: of uploads.
+        uploads: a `Batch`.
 
     Yields:
         `{"name", "findings", "is_chest"}`, or `{"name", "error"}`.
 
     Raises:
-        UploadError: too many files, or too large together.
+        UploadError: they are too large together.
     """
-    for upload in read_batch(paths):
+    for upload in uploads:
         yield _row(reader, upload)
 
 

@@ -1,13 +1,17 @@
 """The page as it is served: how it looks, what it takes, where it listens."""
 
+import contextlib
 import os
+import signal
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from demo.page import build
-from demo.sweeping import own_upload_folder, start_sweeping
+from demo.sweeping import start_sweeping, upload_folder
 from demo.uploads import MAX_FILE_BYTES
 
 HERE = Path(__file__).parent
@@ -44,17 +48,51 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(primary_hue=accent, neutral_hue=grey, radius_size="md", font=FONT, font_mono=MONO).set(**both)
 
 
-def launch(pipe: Any) -> None:
-    """Serve the page around a pipeline until it is stopped; HOST and PORT say where."""
-    start_sweeping(own_upload_folder())
-    build(pipe).launch(
-        server_name=os.environ.get("HOST"),  # else GRADIO_SERVER_NAME, as a Space sets it, else loopback
-        server_port=int(os.environ.get("PORT", "7860")),
-        max_file_size=MAX_FILE_BYTES,
-        css_paths=HERE / "page.css",
-        theme=theme(),
-        footer_links=[],
-        run_history=False,  # else gradio may keep readings, in the browser or in a bucket
-        ssr_mode=False,
-        share=False,
-    )
+class AddressError(OSError):
+    """Nothing can listen where HOST and PORT say; the message is one line."""
+
+
+def free_address() -> tuple[str, int]:
+    """Where to listen, as HOST and PORT say; tried here, as gradio's own message on a taken port misleads.
+
+    Raises:
+        AddressError: HOST is no address of this machine, PORT is no port, or something listens there already.
+    """
+    host = os.environ.get("HOST") or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"  # a Space sets the second
+    told = os.environ.get("PORT") or "7860"
+    if not (told.isascii() and told.isdigit() and 0 < int(told) < 2**16):
+        raise AddressError(f"PORT={told} is no port; set it to a number from 1 to 65535")
+    for place in (host, "127.0.0.1"):  # gradio wants the port on loopback too, wherever it listens
+        _try_to_bind(place, int(told))
+    return host, int(told)
+
+
+def _try_to_bind(host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AddressError(f"cannot listen on {host}, port {port} ({reason}); set HOST or PORT to another") from None
+
+
+def launch(pipe: Any, host: str, port: int) -> None:
+    """Serve the page around a pipeline until the process is stopped; its uploads go with it."""
+    # A service is stopped by SIGTERM, which by itself ends a process on the spot and leaves its uploads behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    # The server closes first, or an upload could still come into the folder while it is deleted.
+    with upload_folder() as folder, contextlib.closing(build(pipe)) as page:
+        start_sweeping(folder)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=MAX_FILE_BYTES,
+            css_paths=HERE / "page.css",
+            theme=theme(),
+            footer_links=[],
+            run_history=False,  # else gradio may keep readings, in the browser or in a bucket
+            ssr_mode=False,
+            share=False,
+        )

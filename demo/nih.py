@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 import httpx
+from huggingface_hub import is_offline_mode
 
 from configuration_cxrfpn import SEXES, VIEW_POSITIONS
 from demo.uploads import Upload
@@ -27,7 +28,7 @@ class UnreachableError(ValueError):
 
 def is_reachable() -> bool:
     """Whether to offer such radiographs at all; asked once, at the start."""
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
+    if is_offline_mode():  # HF_HUB_OFFLINE, in whichever way the Hub's client takes it
         return False
     try:
         address = f"{_server()}/is-valid?dataset={DATASET}"
@@ -42,6 +43,8 @@ def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
     Raises:
         UnreachableError: see there.
     """
+    if is_offline_mode():  # there is no button then, but a stranger's program may do without one
+        raise UnreachableError("this demo asks nothing of the network; try a synthetic one")
     query = {"dataset": DATASET, "config": "default", "split": SPLIT, "offset": random.randrange(ROWS), "length": 1}
     try:
         with httpx.Client(timeout=PATIENCE, follow_redirects=True) as client:

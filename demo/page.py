@@ -18,7 +18,7 @@ from demo.nih import UnreachableError, draw_radiograph, is_reachable
 from demo.points import describe_points
 from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
 from demo.sweeping import LIVE
-from demo.uploads import MAX_FILES, count_batch, is_dicom, read_upload
+from demo.uploads import MAX_FILES, Batch, is_dicom, read_upload
 
 HERE = Path(__file__).parent
 # What the model beside the demo is called, whatever folder a Space puts both into.
@@ -64,7 +64,7 @@ def build(pipe: Any) -> gr.Blocks:
                 # Only once it is looked at: its pictures would weigh on every visit.
                 tab.select(lambda: told, None, card, show_progress="hidden", **_PRIVATE)
             with gr.Tab("For engineers", id="engineers"):
-                gr.Markdown((HERE / "calls.md").read_text(), elem_classes="prose-narrow")
+                gr.Markdown((HERE / "calls.md").read_text(encoding="utf-8"), elem_classes="prose-narrow")
         gr.HTML(PRIVACY, padding=False)
         add_endpoints(reader, LIMITS)
     _fetch_no_urls(page)
@@ -90,7 +90,7 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
     gallery = gr.HTML(
         thumbnails(),
         html_template="<p class='gallery-title'>Or try a synthetic one</p><div class='gallery-root'></div>",
-        js_on_load=(HERE / "gallery.js").read_text(),
+        js_on_load=(HERE / "gallery.js").read_text(encoding="utf-8"),
         elem_id="gallery",
     )
     real = gr.Button("A radiograph from the NIH test set", size="sm", visible=is_reachable(), elem_id="real")
@@ -172,14 +172,15 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
             yield None
             return
         try:
-            total, rows = count_batch(paths), []
-            for row in read_rows(reader, paths):
+            batch, rows = Batch(paths), []
+            for row in read_rows(reader, batch):
                 if findings := row.pop("findings", None):
-                    row["scores"] = {finding["label"]: round(finding["score"], 4) for finding in findings}
+                    # Not rounded: the page compares them with thresholds, some of which are scores themselves.
+                    row["scores"] = {finding["label"]: finding["score"] for finding in findings}
                 rows.append(row)
                 # Every answer carries the whole table, so they thin out as it grows.
-                if len(rows) == total or len(rows) % max(1, total // 20) == 0:
-                    yield {"rows": rows, "total": total}
+                if len(rows) == len(batch) or len(rows) % max(1, len(batch) // 20) == 0:
+                    yield {"rows": rows, "total": len(batch)}
         except ValueError as error:
             yield {"error": str(error)}
 
@@ -200,7 +201,7 @@ def _patient_fields() -> tuple[gr.Textbox, gr.Radio, gr.Radio]:
 
 
 def _script(name: str) -> str:
-    return (HERE / "drawing.js").read_text() + (HERE / name).read_text()
+    return (HERE / "drawing.js").read_text(encoding="utf-8") + (HERE / name).read_text(encoding="utf-8")
 
 
 def _fetch_no_urls(page: gr.Blocks) -> None:

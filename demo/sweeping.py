@@ -1,10 +1,11 @@
-"""Uploads leave the disk when their time is up, whatever became of the request that brought them."""
+"""Uploads leave the disk when their time is up, or the process ends; whatever became of the request."""
 
 import contextlib
 import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 # How long an upload lives, and how often that is looked at, seconds. It cannot go with its first reading: gradio keeps
@@ -12,10 +13,22 @@ from pathlib import Path
 LIVE, EVERY = 300, 20
 
 
-def own_upload_folder() -> Path:
-    """A folder for this process's uploads only, so that nobody else's files are swept; GRADIO_TEMP_DIR overrules it."""
-    folder = os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="cxr-demo-"))
-    return Path(folder)
+@contextlib.contextmanager
+def upload_folder() -> Iterator[Path]:
+    """A folder for this process's uploads only, so that nobody else's files are swept; it goes when they are done with.
+
+    One that GRADIO_TEMP_DIR names is taken instead, and stays: whoever named it may keep other things there.
+    """
+    if named := os.environ.get("GRADIO_TEMP_DIR"):
+        yield Path(named)
+        return
+    # An upload that is just being written may come in the way; it must not hide why the process ends.
+    with tempfile.TemporaryDirectory(prefix="cxr-demo-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["GRADIO_TEMP_DIR"]
 
 
 def sweep(folder: Path, live: float = LIVE) -> None:

@@ -3,13 +3,13 @@
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
+from demo.sweeping import LIVE
 from dicom_cxrfpn import DEFLATED_DICOM
 from radiograph_cxrfpn import FORMATS
 
@@ -17,9 +17,14 @@ MAX_FILE_BYTES = 64 * 2**20
 # Twice the largest chest detector. The bare reader takes more; a machine that is open to the world need not.
 MAX_PIXELS = 30_000_000
 MAX_FILES = 200
+# Of the zips of one request, of any kind: folders and hidden files are not read, but it takes time to list them.
+MAX_ENTRIES = 2000
 # Of all that one request may unpack, bytes.
 MAX_BATCH_BYTES = 1024 * 2**20
 LONGEST_NAME = 80
+ENTRY_MARK = b"PK\x01\x02"  # before each entry of a zip's directory
+# zipfile inflates the others without a limit: 600 bytes of bzip2 become gigabytes of memory, however few are asked for.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class UploadError(ValueError):
@@ -55,7 +60,7 @@ def read_upload(path: str | Path) -> Upload:
             raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
         data = path.read_bytes()
     except OSError:
-        raise UploadError(f"{name}: the upload is gone, as uploads are deleted after use; choose it again") from None
+        raise UploadError(_gone(name)) from None
     check_header(data, name)
     return Upload(name, data)
 
@@ -103,29 +108,66 @@ def _check_pixels(width: int, height: int, name: str) -> None:
         raise UploadError(f"{name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million; shrink it")
 
 
-def read_batch(paths: Iterable[str | Path]) -> Iterator[Upload]:
-    """The files of a batch one by one; a zip is read member by member, in memory, and never unpacked to disk.
+class Batch:
+    """The files of one request, in order. Zips are listed once, at the start, and read member by member, in memory.
 
-    A file that is refused comes with its error, and the others go on.
+    Going through it reads one file after the other; one that is refused comes with its error, and the others go on.
+
+    Args:
+        paths: of uploads; a zip stands for its members, but for folders and the hidden files that some systems add.
 
     Raises:
-        UploadError: more than 200 files, before any is decoded.
+        UploadError: more than 200 files, or a zip that is damaged or lists too much, before any is decoded; and, while
+            they are read, more than 1 GB together.
     """
-    paths = [Path(path) for path in paths]
-    if (count := count_batch(paths)) > MAX_FILES:
+
+    def __init__(self, paths: Iterable[str | Path]):
+        paths = [Path(path) for path in paths]
+        _check_count(len(paths))
+        self._parts: list[tuple[Path, list[zipfile.ZipInfo] | None]] = []
+        left = MAX_ENTRIES
+        for path in paths:
+            entries = _list(path, left) if zipfile.is_zipfile(path) else None
+            left -= len(entries or ())
+            self._parts.append((path, None if entries is None else [entry for entry in entries if _is_file(entry)]))
+        _check_count(len(self))
+
+    def __len__(self) -> int:
+        return sum(1 if members is None else len(members) for _, members in self._parts)
+
+    def __iter__(self) -> Iterator[Upload]:
+        left = MAX_BATCH_BYTES
+        for path, members in self._parts:
+            for upload in [_file(path)] if members is None else _members(path, members):
+                left -= len(upload.data)
+                if left < 0:
+                    raise UploadError(f"together the files are larger than {MAX_BATCH_BYTES >> 20} MB; send fewer")
+                yield upload
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_FILES:
         raise UploadError(f"{count} files are more than {MAX_FILES}; send fewer at a time")
-    left = MAX_BATCH_BYTES
-    for path in paths:
-        for upload in _zip_members(path) if zipfile.is_zipfile(path) else [_file(path)]:
-            left -= len(upload.data)
-            if left < 0:
-                raise UploadError(f"together the files are larger than {MAX_BATCH_BYTES >> 20} MB; send fewer")
-            yield upload
 
 
-def count_batch(paths: Iterable[str | Path]) -> int:
-    """How many files `read_batch` will give."""
-    return sum(_count(Path(path)) for path in paths)
+def _list(path: Path, most: int) -> list[zipfile.ZipInfo]:
+    """Every entry of a zip, unless there are more than `most`: to list a million takes seconds and a gigabyte."""
+    name = clean_name(path.name)
+    try:
+        data = path.read_bytes()
+        if data.count(ENTRY_MARK) > most:  # counted, since what a zip says of its own length may be a lie
+            raise UploadError(f"{name}: zips of more than {MAX_ENTRIES} entries in all are not read; send fewer")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.infolist()
+    except UploadError:
+        raise
+    except Exception:  # zipfile raises many kinds on a broken directory
+        raise UploadError(f"{name}: the zip is damaged") from None
+
+
+def _is_file(entry: zipfile.ZipInfo) -> bool:
+    """No folder, nor a hidden file that some systems add."""
+    return not entry.is_dir() and not re.search(r"(^|/)(\.[^./]|__MACOSX/)", entry.filename)
 
 
 def _file(path: Path) -> Upload:
@@ -135,33 +177,34 @@ def _file(path: Path) -> Upload:
         return Upload(clean_name(path.name), error=str(error))
 
 
-def _count(path: Path) -> int:
-    return len(_listed(path)) if zipfile.is_zipfile(path) else 1
-
-
-def _listed(path: Path) -> list[zipfile.ZipInfo]:
-    """What counts of a zip: no folders, nor the hidden files that some systems add."""
+def _members(path: Path, members: list[zipfile.ZipInfo]) -> Iterator[Upload]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError):
-        raise UploadError(f"{clean_name(path.name)}: the zip is damaged") from None
-    hidden = re.compile(r"(^|/)(\.[^./]|__MACOSX/)")
-    return [member for member in members if not member.is_dir() and not hidden.search(member.filename)]
+        archive = zipfile.ZipFile(path)
+    except OSError:  # swept since it was listed
+        names = [clean_name(member.filename) for member in members]
+        yield from (Upload(name, error=_gone(name)) for name in names)
+        return
+    with archive:
+        for member in members:
+            yield _member(archive, member)
 
 
-def _zip_members(path: Path) -> Iterator[Upload]:
-    with zipfile.ZipFile(path) as archive:
-        for member in _listed(path):
-            name = clean_name(member.filename)
-            try:
-                with archive.open(member) as file:
-                    data = file.read(MAX_FILE_BYTES + 1)  # what the directory says of sizes may be a lie
-                if len(data) > MAX_FILE_BYTES:
-                    raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
-                check_header(data, name)
-                yield Upload(name, data)
-            except UploadError as error:
-                yield Upload(name, error=str(error))
-            except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError):
-                yield Upload(name, error=f"{name}: cannot be unpacked (damaged, encrypted, or an unusual compression)")
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Upload:
+    name = clean_name(member.filename)
+    try:
+        if member.compress_type not in COMPRESSIONS:
+            raise UploadError(f"{name}: its compression is not taken here; make the zip with deflate, the usual one")
+        with archive.open(member) as file:
+            data = file.read(MAX_FILE_BYTES + 1)  # what the directory says of sizes may be a lie
+        if len(data) > MAX_FILE_BYTES:
+            raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
+        check_header(data, name)
+    except UploadError as error:
+        return Upload(name, error=str(error))
+    except Exception:  # zipfile raises many kinds on a damaged member
+        return Upload(name, error=f"{name}: cannot be unpacked (damaged or encrypted)")
+    return Upload(name, data)
+
+
+def _gone(name: str) -> str:
+    return f"{name}: the upload is gone, as uploads are deleted {LIVE // 60} minutes after they came; choose it again"

@@ -25,6 +25,14 @@ def scores(answer: dict) -> dict[str, float]:
     return {finding["label"]: finding["score"] for finding in answer["findings"]}
 
 
+def answer_to(address: str, endpoint: str, data: list) -> str:
+    """Ask as a program without gradio's client would: a path is whatever a stranger writes."""
+    url = f"{address}/gradio_api/call/{endpoint}"
+    request = urllib.request.Request(url, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(request))["event_id"]
+    return urllib.request.urlopen(f"{url}/{event}").read().decode()
+
+
 def test_predict_gives_the_pipelines_findings(client, pipe):
     answer = client.predict(handle_file(EXAMPLE), 63, "F", "AP", "youden", api_name="/predict")
     expected = pipe({"image": EXAMPLE, "age": 63, "sex": "F", "view_position": "AP"}, operating_point="youden")
@@ -85,17 +93,18 @@ def test_a_file_that_is_no_radiograph_is_answered_without_a_server_path(client, 
     assert "/" not in str(caught.value)
 
 
+def test_an_upload_that_was_swept_while_its_request_waited_is_told_so(address, server):
+    _, _, uploads = server
+    gone = {"path": str(uploads / "hash" / "gone.png"), "meta": {"_type": "gradio.FileData"}}
+    told = "gone.png: the upload is gone, as uploads are deleted 5 minutes after they came"
+    assert told in answer_to(address, "predict", [gone, None, "unknown", "unknown", None])
+    assert f'"error": "{told}' in answer_to(address, "predict_batch", [[gone], None])
+
+
 @pytest.mark.parametrize("path", ["http://127.0.0.1:9/a.png", "https://example.org/a.png", "/etc/passwd", "app.py"])
 def test_neither_addresses_nor_files_of_the_server_are_read(address, path):
-    """Asked as a program without gradio's client would: the path is whatever a stranger writes."""
-    body = {
-        "data": [{"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, None, "unknown", "unknown", None]
-    }
-    request = urllib.request.Request(
-        f"{address}/gradio_api/call/predict", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    event = json.load(urllib.request.urlopen(request))["event_id"]
-    answer = urllib.request.urlopen(f"{address}/gradio_api/call/predict/{event}").read().decode()
+    file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+    answer = answer_to(address, "predict", [file, None, "unknown", "unknown", None])
     assert "event: error" in answer and "findings" not in answer
     assert ("Addresses are not fetched" in answer) == ("://" in path)
 

@@ -40,7 +40,7 @@ def viewer(drawing: np.ndarray, monkeypatch) -> Iterator[dict]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("CXR_DATASETS_SERVER", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     yield row
     server.shutdown()
 
@@ -67,7 +67,14 @@ def test_an_answer_of_another_form_is_one_line(viewer):
 
 def test_without_the_hub_nothing_is_offered(monkeypatch):
     monkeypatch.setenv("CXR_DATASETS_SERVER", "http://127.0.0.1:9")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     assert not nih.is_reachable()
     with pytest.raises(nih.UnreachableError):
+        nih.draw_radiograph()
+
+
+def test_offline_the_hub_is_not_asked_even_where_it_would_answer(viewer, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not nih.is_reachable()
+    with pytest.raises(nih.UnreachableError, match="asks nothing of the network"):
         nih.draw_radiograph()

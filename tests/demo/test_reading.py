@@ -3,7 +3,11 @@
 import asyncio
 import base64
 import io
+import os
 import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,3 +140,31 @@ def test_a_full_queue_tells_people_what_to_do(reader):
     page._queue.max_size = 0
     answer = asyncio.run(page._queue.push(SimpleNamespace(fn_index=0), request=None, username=None))
     assert answer == (False, BUSY, "queue_full")
+
+
+def test_the_table_calls_as_the_pipeline_does(reader):
+    """A threshold may be a score itself, to the last digit: a rounded score would fall on the wrong side of it."""
+    path = FOLDER / load_examples()[1]["file"]
+    read_all = next(event.fn for event in build(reader.pipe).fns.values() if event.name == "read_all")
+    *_, last = read_all([str(path)])
+    assert last["rows"][0]["scores"] == {each["label"]: each["score"] for each in reader.pipe(path)}
+
+
+def test_one_pipeline_reads_in_several_threads_at_once(reader):
+    """The page does, with a reading beside a batch: no answer may hold anything of another's radiograph."""
+    uploads = [read_upload(FOLDER / each["file"]) for each in load_examples()]
+
+    def read(number: int) -> list[tuple]:
+        findings = reader.read(uploads[number % len(uploads)], {"age": number}, maps=number % 2 == 0).findings
+        return [(each["label"], each["score"], each.get("map", np.zeros(1)).tobytes()) for each in findings]
+
+    alone = [read(number) for number in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(24))) == alone
+
+
+def test_the_pages_scripts_are_read_as_utf_8_wherever_they_are_served():
+    command = [sys.executable, "-X", "utf8=0", "-c", "from demo.page import _script; print(len(_script('reader.js')))"]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

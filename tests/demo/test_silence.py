@@ -35,7 +35,7 @@ runpy.run_path("app.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("offline", "allowed"), [("1", set()), ("0", {VIEWER})])
+@pytest.mark.parametrize(("offline", "allowed"), [("TRUE", set()), ("0", {VIEWER})])
 def test_nobody_outside_is_asked_but_the_viewer_of_data_sets(package, offline, allowed):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

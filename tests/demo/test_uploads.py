@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from PIL import Image
 
 from demo import uploads
-from demo.sweeping import sweep
-from demo.uploads import UploadError, check_header, clean_name, count_batch, read_batch, read_upload
+from demo.sweeping import sweep, upload_folder
+from demo.uploads import Batch, UploadError, check_header, clean_name, read_upload
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -35,8 +36,8 @@ def png_that_claims(width: int, height: int) -> bytes:
     )
 
 
-def zipped(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def zipped(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return path
@@ -81,7 +82,7 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch, drawi
 
 
 def test_an_upload_that_was_swept_is_told_so_without_its_path(tmp_path):
-    with pytest.raises(UploadError, match="^gone.png: the upload is gone") as caught:
+    with pytest.raises(UploadError, match="^gone.png: the upload is gone.* 5 minutes") as caught:
         read_upload(tmp_path / "gone.png")
     assert "/" not in str(caught.value)
 
@@ -106,8 +107,8 @@ def test_a_zip_is_read_in_memory_whatever_its_names(tmp_path, drawing):
     good, rest = ("../evil.png", "/etc/a.png", "deep/b.png"), ("__MACOSX/._b.png", ".DS_Store", "empty/")
     members = dict.fromkeys(good, png(drawing)) | dict.fromkeys(rest, b"")
     path = zipped(tmp_path / "ward.zip", members)
-    assert [upload.name for upload in read_batch([path])] == ["evil.png", "a.png", "b.png"]
-    assert count_batch([path]) == 3
+    assert [upload.name for upload in Batch([path])] == ["evil.png", "a.png", "b.png"]
+    assert len(Batch([path])) == 3
     assert not outside.exists() and sorted(tmp_path.iterdir()) == [path]
 
 
@@ -115,7 +116,7 @@ def test_a_zip_bomb_is_a_row_and_the_others_go_on(tmp_path, monkeypatch, drawing
     monkeypatch.setattr(uploads, "MAX_FILE_BYTES", 2**20)
     path = zipped(tmp_path / "bomb.zip", {"bomb.png": bytes(50 * 2**20), "good.png": png(drawing)})
     assert path.stat().st_size < 2**20
-    bomb, good = read_batch([path])
+    bomb, good = Batch([path])
     assert "larger than" in bomb.error and not bomb.data
     assert good.error is None
 
@@ -124,13 +125,13 @@ def test_many_bombs_together_are_stopped(tmp_path, monkeypatch, drawing):
     monkeypatch.setattr(uploads, "MAX_BATCH_BYTES", 3 * len(png(drawing)))
     path = zipped(tmp_path / "many.zip", {f"{number}.png": png(drawing) for number in range(10)})
     with pytest.raises(UploadError, match="together"):
-        list(read_batch([path]))
+        list(Batch([path]))
 
 
 def test_more_than_200_files_are_refused_before_one_is_read(tmp_path):
     path = zipped(tmp_path / "many.zip", {f"{number}.png": b"x" for number in range(201)})
     with pytest.raises(UploadError, match="201 files are more than 200"):
-        next(read_batch([path]))
+        Batch([path])
 
 
 def test_a_damaged_or_locked_member_is_a_row(tmp_path, drawing):
@@ -138,8 +139,91 @@ def test_a_damaged_or_locked_member_is_a_row(tmp_path, drawing):
     data = bytearray(path.read_bytes())
     data[60:90] = bytes(30)
     path.write_bytes(data)
-    bad, good = read_batch([path])
+    bad, good = Batch([path])
     assert "cannot be unpacked" in bad.error and good.error is None
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_compression_that_cannot_be_stopped_is_a_row(tmp_path, drawing, compression):
+    """600 bytes of bzip2 inflate to 600 MB at one go; damaged LZMA raises an error of its own."""
+    path = zipped(tmp_path / "a.zip", {"bomb.png": bytes(600 * 2**20)}, compression)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good.png", png(drawing))
+    tracemalloc.start()
+    bomb, good = Batch([path])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "bomb.png: its compression is not taken" in bomb.error and good.error is None
+    assert most < 16 * 2**20
+
+
+@pytest.mark.parametrize("flaw", ["truncated", "name"])
+def test_whatever_zipfile_raises_on_a_damaged_member_is_a_row(tmp_path, drawing, flaw):
+    path = zipped(tmp_path / "a.zip", {"good.png": png(drawing), "bad.png": png(drawing)})
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("bad.png").header_offset
+    data = bytearray(path.read_bytes())
+    if flaw == "truncated":  # EOFError
+        data = data.replace(struct.pack("<L", start) + b"bad.png", struct.pack("<L", len(data) - 30) + b"bad.png")
+    else:  # UnicodeDecodeError
+        data[start + 7] |= 0x08
+        data[start + 30 : start + 37] = b"\xff" * 7
+    path.write_bytes(data)
+    rows = list(Batch([path]))
+    assert "cannot be unpacked" in rows[-1].error and len(rows) == 2
+
+
+def test_a_zip_that_lists_a_million_entries_is_refused_before_it_is_listed(tmp_path):
+    path = zipped(tmp_path / "million.zip", {"__MACOSX/a": b""})
+    data = path.read_bytes()
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    entries = data[start:end] * 1_000_000
+    size = struct.pack(
+        "<L", len(entries)
+    )  # zipfile goes by the size, and does not ask how many entries there are said to be
+    path.write_bytes(data[:start] + entries + data[end : end + 12] + size + data[end + 16 :])
+    began = time.monotonic()
+    with pytest.raises(UploadError, match="^million.zip: zips of more than 2000 entries"):
+        Batch([path])
+    assert time.monotonic() - began < 2
+
+
+def test_entries_of_all_zips_together_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_ENTRIES", 5)
+    path = zipped(tmp_path / "a.zip", {".a": b"", ".b": b"", "c/": b""})
+    assert len(Batch([path])) == 0
+    with pytest.raises(UploadError, match="entries"):
+        Batch([path, path])
+
+
+def test_a_zip_that_is_swept_while_it_waits_keeps_its_rows(tmp_path, drawing):
+    path = zipped(tmp_path / "ward.zip", {"a.png": png(drawing), "b.png": png(drawing)})
+    batch = Batch([path])
+    path.unlink()
+    rows = list(batch)
+    assert len(rows) == len(batch) == 2
+    assert all("the upload is gone" in row.error for row in rows)
+
+
+def test_a_folder_for_uploads_goes_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    with upload_folder() as folder:
+        assert folder.parent == tmp_path and os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        (folder / "hash").mkdir()
+        (folder / "hash" / "new.png").write_bytes(b"x")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_somebody_named_stays_and_no_other_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "theirs.txt").write_bytes(b"x")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(named))
+    with upload_folder() as folder:
+        assert folder == named
+    assert os.listdir(tmp_path) == ["named"] and os.listdir(named) == ["theirs.txt"]
 
 
 def test_sweeping_takes_what_is_old_and_nothing_else(tmp_path):
