@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Source
 from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.floors import patient_scores, pixel_scores
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
 from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
@@ -26,10 +30,13 @@ from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.evaluation.subgroups import SHARP_SIDE
 from cxrfpn.files import write_atomically, write_text
 from pipeline_cxrfpn import WEIGHTS, load_pipeline
+from radiograph_cxrfpn import read_radiograph
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE, RUNS, TABLE = "recipes/ablation.yaml", Path("runs/ablation"), ROOT / "results" / "ablation.json"
 SOURCE = "parquet:../shared/nih-mini"
+# Small pictures for the floor of pixels: shrunk by their means, so that sharp and blurred ones look alike.
+SMALL_SIDE, BOX = 48, Image.Resampling.BOX
 
 
 @dataclass(frozen=True)
@@ -37,25 +44,30 @@ class Row:
     """A run: what it is called in the table, and what it changes in the recipe.
 
     `folder` is where it lies when it is no row of RECIPE's but was trained by recipes of its own; `against` is the row
-    that it is compared with, when that is not the reference.
+    that it is compared with, when that is not the reference. `floor` marks a row without a network.
     """
 
     says: str
     overrides: tuple[str, ...] = ()
     folder: str | None = None
     against: str | None = None
+    floor: bool = False
 
 
 REFERENCE = "patient"
 NO_PATIENT = ("--network.patient_features", "0")
 ROWS: dict[str, Row] = {
+    "patient-only": Row("age, view position and sex alone (gradient boosting)", floor=True),
+    "pixels": Row("these and 150 principal components of 48 x 48 pixels (logistic regression)", floor=True),
     "plain": Row("a plain DenseNet-121: no pyramid, no patient", ("--network.pyramid_channels", "0", *NO_PATIENT)),
     "pyramid": Row("+ pyramid, rectified", NO_PATIENT),
     REFERENCE: Row("with pyramid, rectified, and patient (the row that the others are compared with)"),
     "report": Row("the same, its pyramid not rectified, as in the report", ("--network.rectified", "false")),
+    "sharp": Row("the same, strong places counting for more", ("--network.pooling_sharpness", "2.0")),
     "first": Row("the first model", folder="runs/nih-mini-longer"),
-    "before": Row("the model before (release-1.yaml)", folder="runs/release-1", against="first"),
-    "released": Row("the released model (release-3.yaml)", folder="runs/release-3", against="before"),
+    "release-1": Row("the second (release-1.yaml)", folder="runs/release-1", against="first"),
+    "release-3": Row("the third (release-3.yaml)", folder="runs/release-3", against="release-1"),
+    "released": Row("the released model (release-5.yaml)", folder="runs/release-5", against="release-3"),
 }
 
 
@@ -68,7 +80,7 @@ def train_missing() -> None:
     """Train, one after the other, the rows of RECIPE that have no scores yet; a stopped one goes on."""
     for name, row in ROWS.items():
         folder = RUNS / name
-        if row.folder is None and not scores_of(name).exists():
+        if row.folder is None and not row.floor and not scores_of(name).exists():
             resume = ["--resume"] if (ROOT / folder).exists() else []
             command = [sys.executable, "train.py", RECIPE, "--output-dir", str(folder), *row.overrides, *resume]
             print(" ".join(command))
@@ -80,13 +92,38 @@ def score_missing(source: Source) -> None:
     test = select_split(source.metadata(), "test", OfficialProtocol())
     for name, row in ROWS.items():
         folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
-        is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
+        is_trained = not row.floor and (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
         if not file.exists() and is_trained:
             pipe = load_pipeline(str(folder))
             scores = run_model(pipe, source, test, maps=False).scores.astype(np.float32)
             file.parent.mkdir(parents=True, exist_ok=True)
             sharp = scores[scores[SIDE_COLUMN] >= SHARP_SIDE]
             write_atomically(file, sharp.reset_index().to_parquet(index=False, compression="zstd"))
+
+
+def score_floors(source: Source) -> None:
+    """Score the sharp test radiographs, as the reference row names them, by the rows that need no network."""
+    metadata, sharp = source.metadata(), pd.read_parquet(scores_of(REFERENCE))[["image_id", SIDE_COLUMN]]
+    train = select_split(metadata, "train", OfficialProtocol())
+    test = metadata.set_index("image_id", drop=False).loc[sharp["image_id"]].reset_index(drop=True)
+    for name in (name for name, row in ROWS.items() if row.floor and not scores_of(name).exists()):
+        if name == "pixels":
+            scores = pixel_scores(train, _small_pixels(source, train), test, _small_pixels(source, test))
+        else:
+            scores = patient_scores(train, test)
+        table = pd.concat([sharp, pd.DataFrame(scores.astype(np.float32), columns=list(FINDINGS))], axis=1)
+        write_atomically(scores_of(name), table.to_parquet(index=False, compression="zstd"))
+
+
+def _small_pixels(source: Source, metadata: pd.DataFrame) -> np.ndarray:
+    """[N, SMALL_SIDE^2] grey levels of the images of `metadata`, in its order."""
+    wanted = set(metadata["image_id"])
+    small = {
+        row.image_id: Image.fromarray(read_radiograph(row.image).pixels).resize((SMALL_SIDE, SMALL_SIDE), BOX)
+        for part in source.parts()
+        for row in source.rows(part, wanted)
+    }
+    return np.stack([np.asarray(small[name], np.float32).ravel() for name in metadata["image_id"]])
 
 
 def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) -> dict[str, Any]:
@@ -141,6 +178,7 @@ def main() -> None:
         train_missing()
     source = open_source(SOURCE)
     score_missing(source)
+    score_floors(source)
     files = {name: scores_of(name) for name in ROWS}
     measured = measure_rows(source, {name: file for name, file in files.items() if file.exists()}, Settings())
     write_text(TABLE, json.dumps(measured, indent=2) + "\n")

@@ -5,13 +5,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from configuration_cxrfpn import FINDINGS, encode_patient
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.evaluation.metrics import auroc_by_finding, mean_auroc
 
 SHUFFLES = 20
+PIXEL_COMPONENTS = 150
 
 
 def patient_scores(train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> NDArray[np.float64]:
@@ -30,6 +36,30 @@ def patient_scores(train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> ND
                 random_state=seed,
             )  # fmt: skip
             scores[:, index] = boosting.fit(features, labels[:, index]).predict_proba(asked)[:, 1]
+    return scores
+
+
+def pixel_scores(
+    train: pd.DataFrame, train_pixels: NDArray, test: pd.DataFrame, test_pixels: NDArray
+) -> NDArray[np.float64]:
+    """Scores [N,14] by the principal components of small pictures and the patient: logistic regression.
+
+    Args:
+        train, test: metadata, as in `patient_scores`.
+        train_pixels, test_pixels: [N,P] grey levels, a row an image of theirs.
+    """
+    labels, components = label_matrix(train), min(PIXEL_COMPONENTS, *train_pixels.shape)
+    reduce = PCA(components, random_state=0).fit(train_pixels)
+    told, asked = (
+        np.hstack([reduce.transform(pixels), _patient_vectors(metadata)])
+        for pixels, metadata in ((train_pixels, train), (test_pixels, test))
+    )
+    scores = np.tile(labels.mean(axis=0), (len(test), 1))
+    for index in range(len(FINDINGS)):
+        if 0 < labels[:, index].sum() < len(labels):
+            regression = LogisticRegression(C=0.01, max_iter=1000)
+            fitted = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), regression)
+            scores[:, index] = fitted.fit(told, labels[:, index]).predict_proba(asked)[:, 1]
     return scores
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
-from cxrfpn.evaluation.floors import measure_floors, patient_scores
+from cxrfpn.evaluation.floors import measure_floors, patient_scores, pixel_scores
 from cxrfpn.evaluation.intervals import Bootstrap
 from cxrfpn.evaluation.metrics import mean_auroc, measure
 from cxrfpn.evaluation.predictions import SIDE_COLUMN
@@ -78,6 +79,23 @@ def test_the_floor_finds_what_the_patient_gives_away_and_no_more(make_metadata):
     assert floors["findings"]["Edema"] > 0.85 and floors["findings"]["Fibrosis"] > 0.85
     assert 0.44 < np.mean([floors["findings"][name] for name in FINDINGS if name not in ("Edema", "Fibrosis")]) < 0.56
     assert floors["fitted_on"] == len(train)
+
+
+def test_the_floor_of_pixels_finds_what_is_white_or_old(make_metadata):
+    """A stripe is there with Mass, in noise; Fibrosis follows age, which pixels say nothing of."""
+    metadata, random = make_metadata(2000), np.random.default_rng(0)
+    shown = random.random(len(metadata)) < 0.3
+    both = zip(shown, metadata["age"] > 60, strict=True)
+    metadata["findings"] = [("Mass",) * bool(striped) + ("Fibrosis",) * bool(old) for striped, old in both]
+    pixels = random.normal(size=(len(metadata), 64))
+    pixels[shown, 8:16] += 1
+    parts = [part for split in ("train", "test") for part in (
+        metadata[metadata["split"] == split].reset_index(drop=True), pixels[metadata["split"] == split])]  # fmt: skip
+    found = dict(zip(FINDINGS, pixel_scores(*parts).T, strict=True))
+    truth = label_matrix(parts[2])
+    for name in ("Mass", "Fibrosis"):
+        assert roc_auc_score(truth[:, FINDINGS.index(name)], found[name]) > 0.85
+    assert set(found["Hernia"]) == {0.0}  # never shown
 
 
 def test_shuffled_labels_are_chance(make_scored):
