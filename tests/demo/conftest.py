@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from PIL import Image
 from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,9 +88,7 @@ def measured_package(package: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(measured_package: Path, tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen, Path]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     uploads = tmp_path_factory.mktemp("uploads")
     environment = {
         **os.environ, "CXR_MODEL": str(measured_package), "PORT": str(port), "GRADIO_TEMP_DIR": str(uploads),

@@ -13,6 +13,7 @@ from gradio_client import Client, handle_file
 
 from demo.examples import FOLDER, load_examples
 from demo.launching import AddressError, free_address
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = FOLDER / load_examples()[1]["file"]
@@ -29,19 +30,22 @@ def taken() -> Iterator[int]:
 
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
 def test_a_demo_that_is_stopped_leaves_no_upload_behind(package, tmp_path, signal_):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
     environment |= {"CXR_MODEL": str(package), "PORT": str(port), "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+        # Tests that run in the background ignore it, and would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         assert any("Running on" in line for line in process.stdout), "the demo stopped while starting"
         Client(f"http://127.0.0.1:{port}", verbose=False).predict(handle_file(EXAMPLE), api_name="/predict")
         assert [path.name for path in tmp_path.glob("cxr-demo-*/*/*")] == [EXAMPLE.name]
-    finally:
         process.send_signal(signal_)
         code = process.wait(60)
+    finally:
+        process.kill()
     assert code == 0 and not list(tmp_path.glob("cxr-demo-*"))
 
 
@@ -75,9 +79,7 @@ def test_an_address_is_told_only_where_gradio_will_listen(monkeypatch, taken):
 
 
 def test_a_free_address_is_given_as_it_was_told(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("PORT", str(port))
     assert free_address() == ("0.0.0.0", port)

@@ -2,13 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {"127.0.0.1", "localhost", "::1", "0.0.0.0", "None"}
@@ -37,9 +38,7 @@ runpy.run_path("app.py", run_name="__main__")
 
 @pytest.mark.parametrize(("offline", "allowed"), [("TRUE", set()), ("0", {VIEWER})])
 def test_nobody_outside_is_asked_but_the_viewer_of_data_sets(package, offline, allowed):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     unset = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "CXR_DATASETS_SERVER")
     environment = {
         name: value for name, value in os.environ.items() if name not in unset and not name.lower().endswith("_proxy")

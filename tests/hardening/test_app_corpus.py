@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import zipfile
@@ -19,6 +18,7 @@ from transformers import pipeline
 from configuration_cxrfpn import FINDINGS
 from demo.page import build
 from tests.hardening.test_corpus import CONTROLS
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,9 +54,7 @@ def test_the_form_is_filled_or_left_alone_by_every_dicom(handlers, corpus, corpu
 @pytest.fixture(scope="module")
 def server(package: Path, tmp_path_factory) -> Iterator[tuple[Client, Path]]:
     """The demo in a process of its own, and its log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("server") / "log"
     environment = {"CXR_MODEL": str(package), "PORT": str(port), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as errors:

@@ -19,6 +19,7 @@ from pipeline_cxrfpn import PackageError, load_pipeline
 from tests.hardening.test_corpus import CONTROLS
 from tests.hubs.loopback import LoopbackHub
 from tests.hubs.repositories import Answer, Repo
+from tests.ports import free_port
 
 WEIGHTS, THRESHOLDS = "model.safetensors", "thresholds.json"
 MODEL = "someone/cxr"
@@ -217,7 +218,7 @@ def test_a_mistyped_folder_is_not_looked_for_on_the_hub(copy, package, monkeypat
 
 def test_the_demo_refuses_in_one_line(run_python, copy):
     cut(copy / WEIGHTS, 0.5)
-    done = run_python("app.py", CXR_MODEL=str(copy), PORT="0")
+    done = run_python("app.py", CXR_MODEL=str(copy), PORT=str(free_port()))
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"app: {copy}: the model cannot be loaded, copy the whole package")
 

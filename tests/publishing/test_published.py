@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from tests.ports import free_port
 from tests.publishing.conftest import MODEL, ROOT, SPACE
 
 
@@ -72,9 +72,7 @@ def test_the_space_starts_from_what_was_pushed(hub, publish, tmp_path):
     assert publish()[0] == 0
     folder = tmp_path / "space"
     shutil.copytree(hub.repos["spaces", SPACE].folder, folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ, **hub.variables[SPACE], "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "PYTHONPATH": "",
         "HF_HOME": str(tmp_path / "hf"), "PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "0", "OMP_NUM_THREADS": "1",
