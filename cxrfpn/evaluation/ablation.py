@@ -63,7 +63,7 @@ ROWS: dict[str, Row] = {
     "pyramid": Row("+ pyramid, rectified", NO_PATIENT),
     REFERENCE: Row("with pyramid, rectified, and patient (the row that the others are compared with)"),
     "report": Row("the same, its pyramid not rectified, as in the report", ("--network.rectified", "false")),
-    "sharp": Row("the same, strong places counting for more", ("--network.pooling_sharpness", "2.0")),
+    "sharp": Row("the row in bold, strong places counting for more", ("--network.pooling_sharpness", "2.0")),
     "first": Row("the first model", folder="runs/nih-mini-longer"),
     "release-1": Row("the second (release-1.yaml)", folder="runs/release-1", against="first"),
     "release-3": Row("the third (release-3.yaml)", folder="runs/release-3", against="release-1"),
