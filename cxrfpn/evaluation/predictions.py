@@ -94,18 +94,22 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return scores.set_axis(pd.Index(ids, name="image_id"), axis=0)
 
 
-def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.DataFrame, name: str) -> Scored:
+def match(
+    predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.DataFrame, name: str, exact: bool = False
+) -> Scored:
     """Bring predictions and a split's metadata together by image id, in the metadata's order.
 
     Args:
         predictions: as `read_predictions` gives them.
         metadata: of the split; `everything`: of the whole source.
         name: what errors call the predictions.
+        exact: the predictions are indexed by the source's own ids, folders and all, as `run_model` gives them.
 
     Raises:
         PredictionsError: no image is in both; the message names some of each.
     """
-    ids = image_id(metadata["image_id"])
+    known = (lambda ids: ids) if exact else image_id
+    ids = known(metadata["image_id"])
     found = ids.isin(predictions.index).to_numpy()
     if not found.any():
         raise PredictionsError(
@@ -114,7 +118,7 @@ def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.Data
         )
     rows = metadata[found].reset_index(drop=True)
     others = predictions.index.difference(ids, sort=False)
-    elsewhere = others.isin(image_id(everything["image_id"]))
+    elsewhere = others.isin(known(everything["image_id"]))
     matched = predictions.loc[ids[found]]
     if SIDE_COLUMN in predictions:
         rows[SIDE_COLUMN] = matched[SIDE_COLUMN].to_numpy()

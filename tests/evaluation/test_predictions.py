@@ -92,3 +92,15 @@ def test_a_file_that_cannot_be_read(tmp_path, name, said):
     (tmp_path / "bad.parquet").write_bytes(b"nonsense")
     with pytest.raises(PredictionsError, match=said):
         read_predictions(tmp_path / name)
+
+
+def test_what_a_model_made_is_matched_by_the_sources_own_ids(make_metadata):
+    """a/1.png and b/1.png are two images, and the folder and the suffix are all that tells them apart."""
+    metadata = make_metadata(4)
+    metadata["image_id"] = ["a/1.png", "b/1.png", "a/2.png", "b/2.png"]
+    scores = pd.DataFrame(np.arange(56.0).reshape(4, 14) / 56, index=metadata["image_id"], columns=list(FINDINGS))
+    scored = match(scores[::-1], metadata, metadata, "the model", exact=True)
+    np.testing.assert_array_equal(scored.scores, scores)
+    assert not len(scored.without_scores) and scored.elsewhere == 0
+    with pytest.raises(PredictionsError, match="none of its 4 images"):
+        match(scores, metadata, metadata, "a table")
