@@ -66,7 +66,7 @@ def _some(source, split: str, count: int) -> list[np.ndarray]:
     ids = table.loc[table["split"] == split, "image_id"]
     wanted = set(ids.sample(min(count, len(ids)), random_state=0))
     return [
-        read_radiograph(row.image, name=row.image_id).pixels
+        read_radiograph(row.content(), name=row.image_id).pixels
         for part in source.parts()
         for row in source.rows(part, wanted)
     ]

@@ -185,9 +185,7 @@ def _prepare_part(index: int) -> None:
     rows, skipped = [], {}
     for row in job.source.rows(job.parts[index]):
         try:
-            if row.error is not None:
-                raise RadiographError(row.error)
-            rows.append(replace(row, image=prepare_image(row.image, row.image_id, job.size)))
+            rows.append(replace(row, image=prepare_image(row.content(), row.image_id, job.size)))
         except (RadiographError, OSError) as error:  # Pillow says OSError of a file that ends in its header
             skipped[row.image_id] = str(error).removeprefix(f"{row.image_id}: ")
         with seen.get_lock():

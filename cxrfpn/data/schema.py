@@ -6,6 +6,8 @@ from typing import Protocol
 
 import pandas as pd
 
+from pixels_cxrfpn import RadiographError
+
 # The columns of a source's metadata, one row an image, numbered from 0. `findings` holds tuples of names in the order
 # of FINDINGS, empty for No Finding; `split` is "train" or "test"; `fold` is patient-grouped, and fold 0 of train is the
 # validation set. What is unknown is missing in pandas' sense (isna()); image_id, patient_id and findings never are.
@@ -46,6 +48,16 @@ class Row:
     split: str | None = None
     fold: int | None = None
     error: str | None = None
+
+    def content(self) -> bytes:
+        """The encoded file.
+
+        Raises:
+            RadiographError: it could not be read.
+        """
+        if self.error is not None:
+            raise RadiographError(self.error)
+        return self.image
 
 
 class Source(Protocol):

@@ -92,7 +92,7 @@ def score_missing(source: Source) -> None:
     test = select_split(source.metadata(), "test", OfficialProtocol())
     for name, row in ROWS.items():
         folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
-        is_trained = not row.floor and (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
+        is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
         if not file.exists() and is_trained:
             pipe = load_pipeline(str(folder))
             scores = run_model(pipe, source, test, maps=False).scores.astype(np.float32)
@@ -119,7 +119,9 @@ def _small_pixels(source: Source, metadata: pd.DataFrame) -> np.ndarray:
     """[N, SMALL_SIDE^2] grey levels of the images of `metadata`, in its order."""
     wanted = set(metadata["image_id"])
     small = {
-        row.image_id: Image.fromarray(read_radiograph(row.image).pixels).resize((SMALL_SIDE, SMALL_SIDE), BOX)
+        row.image_id: Image.fromarray(read_radiograph(row.content(), row.image_id).pixels).resize(
+            (SMALL_SIDE, SMALL_SIDE), BOX
+        )
         for part in source.parts()
         for row in source.rows(part, wanted)
     }

@@ -90,19 +90,19 @@ def _read_ahead(
     pipe: ChestXrayFindingsPipeline, rows: Iterator[Row], batch_size: int, unreadable: dict[str, str]
 ) -> Iterator[list[tuple[Row, Radiograph]]]:
     """Batches of decoded radiographs; the next one is read while the network works on this one."""
+
+    def read(row: Row) -> Radiograph:
+        return pipe.image_processor.read(row.content(), row.image_id)
+
     with ThreadPoolExecutor(_READERS) as pool:
 
         def start() -> list[tuple[Row, Future]]:
-            return [(row, pool.submit(pipe.image_processor.read, row.image, row.image_id))
-                    for row in islice(rows, batch_size)]  # fmt: skip
+            return [(row, pool.submit(read, row)) for row in islice(rows, batch_size)]
 
         reading = start()
         while reading:
             following, batch = start(), []
             for row, future in reading:
-                if row.error is not None:
-                    unreadable[row.image_id] = row.error
-                    continue
                 try:
                     batch.append((row, future.result()))
                 except ValueError as error:  # a RadiographError, perhaps of the copy that the package brought along

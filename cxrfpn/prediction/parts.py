@@ -18,7 +18,6 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.files import write_atomically
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
-from pixels_cxrfpn import RadiographError
 
 # Batches that are read and decoded while the network works on another one; and rows that wait for being encoded.
 AHEAD = 4
@@ -149,9 +148,7 @@ def _rows(source: Source, parts: list[str], batch_size: int) -> Iterator[tuple[s
 
 
 def _prepare(pipe: ChestXrayFindingsPipeline, row: Row) -> dict[str, Tensor]:
-    if row.error is not None:
-        raise RadiographError(row.error)
-    radiograph = pipe.image_processor.read(row.image, row.image_id)
+    radiograph = pipe.image_processor.read(row.content(), row.image_id)
     patient = {"age": row.age, "sex": row.sex, "view_position": row.view_position}
     return pipe.preprocess({"image": radiograph, **patient})
 

@@ -112,7 +112,7 @@ def _some(source: Source, metadata: pd.DataFrame) -> list[Row]:
 
 def _inputs(pipe: ChestXrayFindingsPipeline, images: Iterable[Row]) -> Iterator[dict[str, np.ndarray]]:
     for row in images:
-        radiograph = pipe.image_processor.read(row.image, row.image_id)
+        radiograph = pipe.image_processor.read(row.content(), row.image_id)
         told = {"image": radiograph, "age": row.age, "sex": row.sex, "view_position": row.view_position}
         yield {name: tensor.numpy() for name, tensor in pipe.preprocess(told).items()}
 
