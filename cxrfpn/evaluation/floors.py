@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
@@ -26,17 +27,12 @@ def patient_scores(train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> ND
     Args:
         train, test: metadata with METADATA_COLUMNS. A finding that `train` lacks is scored by its share there.
     """
-    features, labels, asked = _patient_vectors(train), label_matrix(train), _patient_vectors(test)
-    scores = np.tile(labels.mean(axis=0), (len(test), 1))
-    for index in range(len(FINDINGS)):
-        if 0 < labels[:, index].sum() < len(labels):
-            # Three coarse inputs: small trees and a slow rate keep rare findings from being learnt by heart.
-            boosting = HistGradientBoostingClassifier(
-                learning_rate=0.05, max_leaf_nodes=6, max_iter=100, min_samples_leaf=50, early_stopping=False,
-                random_state=seed,
-            )  # fmt: skip
-            scores[:, index] = boosting.fit(features, labels[:, index]).predict_proba(asked)[:, 1]
-    return scores
+    # Three coarse inputs: small trees and a slow rate keep rare findings from being learnt by heart.
+    boosting = HistGradientBoostingClassifier(
+        learning_rate=0.05, max_leaf_nodes=6, max_iter=100, min_samples_leaf=50, early_stopping=False,
+        random_state=seed,
+    )  # fmt: skip
+    return _fit_each(boosting, _patient_vectors(train), label_matrix(train), _patient_vectors(test))
 
 
 def pixel_scores(
@@ -48,19 +44,15 @@ def pixel_scores(
         train, test: metadata, as in `patient_scores`.
         train_pixels, test_pixels: [N,P] grey levels, a row an image of theirs.
     """
-    labels, components = label_matrix(train), min(PIXEL_COMPONENTS, *train_pixels.shape)
-    reduce = PCA(components, random_state=0).fit(train_pixels)
+    reduce = PCA(min(PIXEL_COMPONENTS, *train_pixels.shape), random_state=0).fit(train_pixels)
     told, asked = (
         np.hstack([reduce.transform(pixels), _patient_vectors(metadata)])
         for pixels, metadata in ((train_pixels, train), (test_pixels, test))
     )
-    scores = np.tile(labels.mean(axis=0), (len(test), 1))
-    for index in range(len(FINDINGS)):
-        if 0 < labels[:, index].sum() < len(labels):
-            regression = LogisticRegression(C=0.01, max_iter=1000)
-            fitted = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), regression)
-            scores[:, index] = fitted.fit(told, labels[:, index]).predict_proba(asked)[:, 1]
-    return scores
+    regression = make_pipeline(
+        SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
+    )
+    return _fit_each(regression, told, label_matrix(train), asked)
 
 
 def measure_floors(
@@ -76,6 +68,17 @@ def measure_floors(
             "fitted_on": len(train),
         }
     return floors
+
+
+def _fit_each(
+    classifier: BaseEstimator, told: NDArray, labels: NDArray[np.bool_], asked: NDArray
+) -> NDArray[np.float64]:
+    """Scores [N,14] of `asked` by a classifier fitted anew for each finding; where none can be, the finding's share."""
+    scores = np.tile(labels.mean(axis=0), (len(asked), 1))
+    for index in range(len(FINDINGS)):
+        if 0 < labels[:, index].sum() < len(labels):
+            scores[:, index] = clone(classifier).fit(told, labels[:, index]).predict_proba(asked)[:, 1]
+    return scores
 
 
 def _patient_vectors(metadata: pd.DataFrame) -> NDArray[np.float64]:
