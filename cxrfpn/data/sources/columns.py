@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,11 +50,11 @@ _FINDING_OF: dict[str, str | None] = {
 }
 
 
-def spelled(columns: Iterable[str]) -> dict[str, str]:
-    """Field -> the column that holds it, for those fields that a table has."""
+def spelled(columns: Iterable[str], without: Collection[str] = ()) -> dict[str, str]:
+    """Field -> the column that holds it, for those fields that a table has, but for those of `without`."""
     known = {letters(column): column for column in columns}
     found = {field: next((known[name] for name in names if name in known), None) for field, names in SPELLINGS.items()}
-    return {field: column for field, column in found.items() if column is not None}
+    return {field: column for field, column in found.items() if column is not None and field not in without}
 
 
 def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.DataFrame:

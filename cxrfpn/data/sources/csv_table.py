@@ -63,7 +63,7 @@ class CsvSource:
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        fields = {field: column for field, column in spelled(self._raw.columns).items() if field not in self.without}
+        fields = spelled(self._raw.columns, self.without)
         raw = {field: self._raw[column].tolist() for field, column in fields.items()}
         raw.setdefault("image_id", self._path_column.tolist())
         if "findings" in self.without:

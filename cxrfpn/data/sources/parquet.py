@@ -178,7 +178,7 @@ class ParquetSource:
 def _raw_metadata(file: pq.ParquetFile, part: str, without: Collection[str]) -> dict[str, list[Any]]:
     """Field -> values of a file, ClassLabels by their names."""
     schema = file.schema_arrow
-    fields = {field: column for field, column in spelled(schema.names).items() if field not in without}
+    fields = spelled(schema.names, without)
     if "findings" not in fields and "findings" not in without:
         raise SourceError(f"{part}: has no column of findings; it has {', '.join(schema.names)}")
     if IMAGE_COLUMN not in schema.names:
