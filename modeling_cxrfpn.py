@@ -125,8 +125,8 @@ class CxrFpnForImageClassification(PreTrainedModel):
         with torch.no_grad():
             levels = self.pyramid_levels(pixel_values)
         with torch.inference_mode(False), torch.enable_grad():
-            levels = [level.detach().clone() for level in levels]
-            pooled = self.pool(levels).requires_grad_()
+            shares = self._shares([level.detach().clone() for level in levels])
+            pooled = _summed(shares).requires_grad_()
             logits = self._classify(pooled, self._patient(patient, pixel_values).clone())
             gradients = [
                 torch.autograd.grad(logits[:, FINDINGS.index(name)].sum(), pooled, retain_graph=True)[0]
@@ -134,7 +134,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             ]
         # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
         with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
-            return logits.detach(), _evidence_maps(self._shares(levels), torch.stack(gradients, dim=1))
+            return logits.detach(), _evidence_maps(shares, torch.stack(gradients, dim=1))
 
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
@@ -151,7 +151,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
 
     def pool(self, levels: list[Tensor]) -> Tensor:
         """Every channel of every level, summed over its places' shares -> [B, levels * pyramid_channels]."""
-        return torch.cat([share.sum(dim=(2, 3)) for share in self._shares(levels)], dim=1)
+        return _summed(self._shares(levels))
 
     def _shares(self, levels: list[Tensor]) -> list[Tensor]:
         """What each place adds to the pooled channel; of the levels' shapes.
@@ -214,6 +214,11 @@ class CxrFpnForImageClassification(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
+
+
+def _summed(shares: list[Tensor]) -> Tensor:
+    """Shares [B,C,h,w] of each level -> [B, levels * C]."""
+    return torch.cat([share.sum(dim=(2, 3)) for share in shares], dim=1)
 
 
 def _evidence_maps(shares: list[Tensor], gradients: Tensor) -> Tensor:
