@@ -58,6 +58,18 @@ def tiny_model(tiny_config: Callable[..., CxrFpnConfig]) -> CxrFpnForImageClassi
     return CxrFpnForImageClassification(tiny_config()).eval()
 
 
+@pytest.fixture
+def radiographs() -> torch.Tensor:
+    """Pixels of two radiographs as the tiny network takes them."""
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def patients() -> torch.Tensor:
+    """The patients of these two: the one known, of the other only the view."""
+    return torch.tensor([[0.63, 1.0, 0.0], [torch.nan, 0.0, torch.nan]])
+
+
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., CxrFpnConfig]) -> Path:
     """A whole model package of a tiny random network; copy it before changing it."""

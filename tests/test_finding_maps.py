@@ -1,0 +1,56 @@
+"""The pooling of the pyramid's levels, and the finding maps, which share its weights of the places."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from configuration_cxrfpn import FINDINGS
+from modeling_cxrfpn import CxrFpnForImageClassification
+
+
+def test_pooling_goes_from_the_mean_to_the_maximum(tiny_config, radiographs):
+    models = {sharp: CxrFpnForImageClassification(tiny_config(pooling_sharpness=sharp)) for sharp in (0.0, 1.5, 1e4)}
+    levels = [torch.randn(2, 16, side, side, generator=torch.Generator().manual_seed(side)) for side in (8, 4, 2)]
+    pooled = {sharp: model.pool(levels) for sharp, model in models.items()}
+    torch.testing.assert_close(pooled[0.0], torch.cat([level.mean(dim=(2, 3)) for level in levels], dim=1))
+    torch.testing.assert_close(pooled[1e4], torch.cat([level.amax(dim=(2, 3)) for level in levels], dim=1))
+    places = levels[1][1, 3].flatten().tolist()
+    weights = [math.exp(1.5 * place) for place in places]
+    expected = sum(weight * place for weight, place in zip(weights, places, strict=True)) / sum(weights)
+    assert pooled[1.5][1, 16 + 3].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 2.0])
+def test_finding_maps_are_what_each_place_adds_to_the_logit(tiny_config, radiographs, patients, sharpness):
+    tiny_model = CxrFpnForImageClassification(tiny_config(pooling_sharpness=sharpness)).eval()
+    asked = ["Nodule", "Hernia"]
+    maps = tiny_model.finding_maps(radiographs, patients, asked)
+    assert maps.shape == (2, 2, 8, 8) and maps.min() >= 0 and maps.amax(dim=(2, 3)).max() == 1
+    window = torch.tensor([math.sin(min(math.pi / 2, (x + 0.5) / 8 * 1.5 * math.pi)) ** 2 for x in (0, 1, 2, 3)])
+    window = torch.cat([window, window.flip(0)])  # fading over a third of each side
+    # Independently: back-propagate to the three pyramid levels, whose places weigh what they weigh.
+    levels = [level.detach().requires_grad_() for level in tiny_model.pyramid_levels(radiographs)]
+    weights = [torch.exp(sharpness * level.detach()) for level in levels]
+    weights = [weight / weight.sum(dim=(2, 3), keepdim=True) for weight in weights]
+    pooled = torch.cat([(level * weight).sum(dim=(2, 3)) for level, weight in zip(levels, weights, strict=True)], dim=1)
+    torch.testing.assert_close(tiny_model._classify(pooled, patients), tiny_model(radiographs, patients).logits)
+    for column, name in enumerate(asked):
+        logit = tiny_model._classify(pooled, patients)[:, FINDINGS.index(name)].sum()
+        gradients = torch.autograd.grad(logit, levels, retain_graph=True)
+        total = sum(
+            F.interpolate((g * level).sum(1, keepdim=True), size=(8, 8), mode="bilinear", align_corners=False)
+            for g, level in zip(gradients, levels, strict=True)
+        )[:, 0]
+        faded = (total - total.amin(dim=(1, 2), keepdim=True)) * window[:, None] * window
+        expected = faded / faded.amax(dim=(1, 2), keepdim=True)
+        torch.testing.assert_close(maps[:, column], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_finding_maps_need_no_gradients_around_them(tiny_model, radiographs):
+    expected = tiny_model.finding_maps(radiographs, None, ["Mass"])
+    with torch.inference_mode():
+        torch.testing.assert_close(tiny_model.finding_maps(radiographs, None, ["Mass"]), expected)
+        logits, _ = tiny_model.forward_with_maps(radiographs)
+        torch.testing.assert_close(logits, tiny_model(radiographs).logits)
