@@ -37,6 +37,20 @@ def load_backbone_weights(model: CxrFpnForImageClassification, source: str) -> s
     return f"{source}: {_fill_all(model, source)} tensors"
 
 
+def load_package(source: str) -> CxrFpnForImageClassification:
+    """The trained network of a package of ours, a folder or a Hub id, in eval mode.
+
+    Raises:
+        BackboneError: there is no such package, or it cannot be loaded.
+    """
+    try:
+        return CxrFpnForImageClassification.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"{source}: is neither a file nor a package that can be loaded ({_one_line(error)})"
+        ) from None
+
+
 def _imagenet() -> dict[str, Tensor]:
     try:
         return densenet121(weights=DenseNet121_Weights.IMAGENET1K_V1).state_dict()
@@ -75,13 +89,7 @@ def _fill_backbone(model: CxrFpnForImageClassification, state: dict[str, Tensor]
 
 
 def _fill_all(model: CxrFpnForImageClassification, source: str) -> int:
-    try:
-        other = CxrFpnForImageClassification.from_pretrained(source).state_dict()
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"{source}: is neither a file nor a package that can be loaded ({_one_line(error)})"
-        ) from None
-    wanted = model.state_dict()
+    other, wanted = load_package(source).state_dict(), model.state_dict()
     fitting = {name: value for name, value in other.items() if name in wanted and wanted[name].shape == value.shape}
     model.load_state_dict({**wanted, **fitting})
     return len(fitting)

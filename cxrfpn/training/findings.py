@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from cxrfpn.training.optimisation import compute_loss, loss_weights
 from cxrfpn.training.recipe import Cycle
 from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import save_package, score_test_split
+from cxrfpn.training.teachers import Teachers
 from modeling_cxrfpn import CxrFpnForImageClassification
 
 # The report's curves call a finding at a score of 0.5; its thresholds come after training.
@@ -51,9 +53,16 @@ class FindingsObjective:
         self.settings = run.recipe.loss
         weights = loss_weights(self.settings, run.feed.labels("train"), cycle)
         self.pos_weight = torch.tensor(weights, device=run.accelerator.device)
+        self.teachers = Teachers(self.settings.teachers, run.accelerator) if self.settings.teachers else None
 
     def loss(self, model: nn.Module, pixel_values: Tensor, patients: Tensor, labels: Tensor) -> Tensor:
-        return compute_loss(model(pixel_values, patients).logits, labels, self.settings, self.pos_weight)
+        logits = model(pixel_values, patients).logits
+        loss = compute_loss(logits, labels, self.settings, self.pos_weight)
+        if self.teachers is None:
+            return loss
+        # Unweighted: the teachers' scores have the weights of their own training in them.
+        taught = F.binary_cross_entropy_with_logits(logits.float(), self.teachers.scores(pixel_values, patients))
+        return torch.lerp(loss, taught, self.settings.teacher_share)
 
     def judge(self, run: Run, cycle: Cycle) -> Judgement:
         accelerator, network = run.accelerator, run.judged

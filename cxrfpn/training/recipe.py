@@ -44,12 +44,18 @@ class Loss:
     pos_weight: "balanced" weights the positives of a finding by log(1 + N / n), the rule that comes nearest to the
     report's table; "none" leaves them alone. label_smoothing: share of each label that is given to its opposite.
     negative_focus: the exponent that quiets negatives already told apart (the asymmetric loss of Ridnik et al., 2021,
-    with its margin of 0.05); 0 is plain cross-entropy.
+    with its margin of 0.05); 0 is plain cross-entropy. teachers: trained packages (folders or Hub ids), whose mean
+    scores are learnt beside the labels; teacher_share: 0 to 1, how much of the loss looks at them.
     """
 
     pos_weight: Literal["balanced", "none"] = "balanced"
     label_smoothing: float = 0.0
     negative_focus: float = 0.0
+    teachers: tuple[str, ...] = ()
+    teacher_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.teacher_share <= 1, "loss: teacher_share must lie in 0 to 1")
 
 
 @dataclass(frozen=True)
