@@ -67,7 +67,8 @@ ROWS: dict[str, Row] = {
     "first": Row("the first model", folder="runs/nih-mini-longer"),
     "release-1": Row("the second (release-1.yaml)", folder="runs/release-1", against="first"),
     "release-3": Row("the third (release-3.yaml)", folder="runs/release-3", against="release-1"),
-    "released": Row("the released model (release-5.yaml)", folder="runs/release-5", against="release-3"),
+    "release-5": Row("the fourth (release-5.yaml)", folder="runs/release-5", against="release-3"),
+    "released": Row("the released model (release-6.yaml)", folder="runs/release-6", against="release-5"),
 }
 
 
