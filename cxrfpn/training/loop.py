@@ -101,7 +101,7 @@ def step_within_memory(run: Run, batch: Batch, pixel_values: Tensor, patients: T
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-        per_pass = len(batch) // run.place.passes
+        per_pass = -(-len(batch) // run.place.passes)
         if run.accelerator.num_processes > 1 or per_pass <= 1:
             raise TrainingError(
                 f"memory does not hold {per_pass} images of {pixel_values.shape[-1]} pixels; "
@@ -111,7 +111,8 @@ def step_within_memory(run: Run, batch: Batch, pixel_values: Tensor, patients: T
         run.statistics.rewind()
         run.place.passes *= 2
         clear_device_cache()
-        run.accelerator.print(f"memory does not hold {per_pass} images at once: {per_pass // 2} from now on")
+        now = -(-len(batch) // run.place.passes)
+        run.accelerator.print(f"memory does not hold {per_pass} images at once: {now} from now on")
 
 
 def train_step(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor) -> Tensor:
@@ -124,7 +125,9 @@ def train_step(run: Run, batch: Batch, pixel_values: Tensor, patients: Tensor) -
     """
     accelerator, images = run.accelerator, images_in_step(run, batch)
     labels = batch.labels.to(accelerator.device)
-    edges = [len(batch) * index // run.place.passes for index in range(run.place.passes + 1)]
+    # A step with fewer images than passes takes a pass an image: the mean loss of no image would be NaN.
+    passes = min(run.place.passes, len(batch))
+    edges = [len(batch) * index // passes for index in range(passes + 1)]
     total = torch.zeros((), device=accelerator.device)
     run.statistics.begin()
     for start, stop in pairwise(edges):

@@ -113,6 +113,7 @@ class Recipe:
             _require(set(cycle.pos_weight) <= set(FINDINGS), "cycles: pos_weight names what is no finding")
         for name in ("batch_size", "accumulation", "stored_size", "workers", "checkpoint_steps", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"{name}: must be over 0")
+        _require(self.accumulation <= self.batch_size, "accumulation: must not be above batch_size, the images of a step")
         for name in ("no_finding_share", "warmup", "patient_dropout", "minimum_precision"):
             _require(0 <= getattr(self, name) <= 1, f"{name}: must lie in 0 to 1")
         _require(0 <= self.weight_average < 1, "weight_average: must lie in 0 to 1, without 1")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,13 +29,17 @@ def last_losses(folder: Path) -> list[float]:
 
 
 def test_passes_change_neither_the_images_nor_the_losses(write_recipe, tmp_path):
-    """Without BatchNorm's view of its own pass, which is what differs, a step in 4 passes is the step in one."""
-    losses = []
+    """Without BatchNorm's view of its own pass, which is what differs, a step in 4 passes is the step in one.
+
+    The last step has 3 images: one pass of the 4 would have none.
+    """
+    losses, changes = [], {"cycles": ONE_EPOCH, "batch_size": 14}
     for accumulation in (1, 4):
-        recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH, accumulation=accumulation))
+        recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", accumulation=accumulation, **changes))
         run = loop.begin(recipe, FindingsObjective(), tmp_path / f"run{accumulation}", resume=False)
         run.objective.enter(run, recipe.cycles[0])
         run.model.eval()  # running statistics instead of the pass's own
+        assert run.train_loader.entries_an_epoch % 14 == 3
         steps = []
         for batch, pixel_values, patients, _ in loop.training_batches(
             run.train_loader, recipe, 64, 0, 0, torch.device("cpu")
@@ -42,7 +47,16 @@ def test_passes_change_neither_the_images_nor_the_losses(write_recipe, tmp_path)
             steps.append(loop.train_step(run, batch, pixel_values, patients).item())
             run.place.updates += 1
         losses.append(steps)
-    assert len(losses[0]) == 7 and losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(losses[0]) == 8 and losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_a_run_whose_last_step_has_fewer_images_than_passes_ends_and_resumes(write_recipe, tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", batch_size=14, accumulation=4, checkpoint_steps=1))
+    place = train(recipe, tmp_path / "run")
+    assert place.passes == 4 and all(loss == loss for loss in place.losses)
+    (newest,) = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1:]
+    shutil.rmtree(newest)  # the step before the last one is taken up again
+    assert train(recipe, tmp_path / "run", resume=True).losses == place.losses
 
 
 def test_what_is_kept_is_the_average_of_the_weights(write_recipe, tmp_path, monkeypatch):

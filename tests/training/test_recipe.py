@@ -68,6 +68,7 @@ def test_any_key_can_be_changed_on_the_command_line(tmp_path):
         (LEAST + "learning_rate: fast", "learning_rate: must be float, not 'fast'"),
         (LEAST + "optimizer: sgd", "optimizer: must be one of adam, adamw, not 'sgd'"),
         (LEAST + "batch_size: 0", "batch_size: must be over 0"),
+        (LEAST + "batch_size: 4\naccumulation: 5", "accumulation: must not be above batch_size"),
         (LEAST + "warmup: 2", "warmup: must lie in 0 to 1"),
         (LEAST + "network: {width: 3}", "CxrFpnConfig has no {'width'}"),
         (LEAST + "augmentation: {blur_sigma: [1]}", "augmentation.blur_sigma: needs 2 values, not 1"),
