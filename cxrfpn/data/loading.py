@@ -105,6 +105,10 @@ class Loader:
         whole, left = divmod(self.entries_an_epoch, self.batch_size * self.world_size)
         return max(1, whole + (left >= self.world_size))
 
+    def epoch_labels(self) -> np.ndarray:
+        """Return the labels [M,14] of what an epoch shows over all ranks; each epoch shows as many of each finding."""
+        return self.labels[self.order(0)]
+
     def order(self, epoch: int) -> np.ndarray:
         """The entries of an epoch, in their order."""
         random = np.random.default_rng((self.seed, epoch))

@@ -51,7 +51,8 @@ class FindingsObjective:
 
     def enter(self, run: Run, cycle: Cycle) -> None:
         self.settings = run.recipe.loss
-        weights = loss_weights(self.settings, run.feed.labels("train"), cycle)
+        shown = torch.from_numpy(run.train_loader.epoch_labels())
+        weights = loss_weights(self.settings, shown, cycle)
         self.pos_weight = torch.tensor(weights, device=run.accelerator.device)
         self.teachers = Teachers(self.settings.teachers, run.accelerator) if self.settings.teachers else None
 

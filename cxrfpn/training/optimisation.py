@@ -22,7 +22,8 @@ def finding_weights(labels: Tensor, overrides: Mapping[str, float] = {}) -> list
     """A weight for the positives of each finding: log(1 + N / n), which comes within 0.16 of the report's table.
 
     Args:
-        labels: [N,14] of 0 and 1, of an epoch. A finding without positives is weighted as if it had one.
+        labels: [N,14] of 0 and 1, of the images that an epoch shows. A finding without positives is weighted as if it
+            had one.
         overrides: {finding: weight} that stand in place of the rule.
     """
     weights = torch.log1p(len(labels) / labels.sum(dim=0).clamp_min(1)).tolist()

@@ -59,6 +59,17 @@ def test_a_run_whose_last_step_has_fewer_images_than_passes_ends_and_resumes(wri
     assert train(recipe, tmp_path / "run", resume=True).losses == place.losses
 
 
+def test_the_weights_of_the_loss_count_what_an_epoch_shows(write_recipe, tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", cycles=ONE_EPOCH, no_finding_share=0.4))
+    run = loop.begin(recipe, FindingsObjective(), tmp_path / "run", resume=False)
+    run.objective.enter(run, recipe.cycles[0])
+    for epoch in (0, 3):
+        labels = torch.cat([batch.labels for batch in run.train_loader.batches(epoch)])
+        weights = torch.log1p(len(labels) / labels.sum(dim=0).clamp_min(1))
+        torch.testing.assert_close(run.objective.pos_weight, weights)
+    assert len(labels) < (run.feed.plan["split"] == "train").sum()
+
+
 def test_what_is_kept_is_the_average_of_the_weights(write_recipe, tmp_path, monkeypatch):
     step, name, seen = loop.train_step, "head.0.weight", []
 
