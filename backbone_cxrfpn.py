@@ -1,4 +1,4 @@
-"""DenseNet-121 without its classifier: what dense blocks 2, 3 and 4 found in a radiograph."""
+"""The backbones: networks without their classifier, which give features at strides 8, 16 and 32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,13 +8,62 @@ from torch import Tensor, nn
 from torchvision.models import DenseNet
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .configuration_cxrfpn import CxrFpnConfig
+    from .configuration_cxrfpn import DENSENET, IMAGE_MEAN, IMAGE_STD, CxrFpnConfig
 except ImportError:
-    from configuration_cxrfpn import CxrFpnConfig
+    from configuration_cxrfpn import DENSENET, IMAGE_MEAN, IMAGE_STD, CxrFpnConfig
+
+STRIDES = (8, 16, 32)
+
+
+def make_backbone(config: CxrFpnConfig) -> nn.Module:
+    """Return the backbone that a configuration names.
+
+    Returns:
+        a module that maps [B,3,H,W] to a list of features at STRIDES, with their channels in `channels`.
+
+    Raises:
+        ValueError: timm is not installed, does not know the name, or its network lacks one of STRIDES.
+    """
+    return DenseNetBackbone(config) if config.backbone == DENSENET else TimmBackbone(config)
+
+
+class TimmBackbone(nn.Module):
+    """A network of timm's, without its classifier. It takes the image processor's pixels, whatever its own norm is."""
+
+    def __init__(self, config: CxrFpnConfig):
+        super().__init__()
+        self.body = _make_timm_network(config.backbone)
+        stages = self.body.feature_info
+        by_stride = {stage["reduction"]: index for index, stage in enumerate(stages)}
+        if lacking := [stride for stride in STRIDES if stride not in by_stride]:
+            raise ValueError(f"backbone {config.backbone!r} has no features at stride {lacking[0]}")
+        self.stages = [by_stride[stride] for stride in STRIDES[:-1]]
+        # The last level is the network's own final features, after layers that belong to no stage.
+        self.channels = [stages[index]["num_chs"] for index in self.stages] + [self.body.num_features]
+        means, stds = self.body.pretrained_cfg["mean"], self.body.pretrained_cfg["std"]
+        # Constants, not buffers: from_pretrained would not fill a buffer that is not saved.
+        self.scale = [ours / theirs for ours, theirs in zip(IMAGE_STD, stds, strict=True)]
+        self.shift = [(ours - theirs) / std for ours, theirs, std in zip(IMAGE_MEAN, means, stds, strict=True)]
+
+    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+        """[B,3,H,W], normalised by the image processor -> features at strides 8, 16 and 32."""
+        scale, shift = (pixel_values.new_tensor(values).view(3, 1, 1) for values in (self.scale, self.shift))
+        last, levels = self.body.forward_intermediates(pixel_values * scale + shift, indices=self.stages)
+        return [*levels, last]
+
+
+def _make_timm_network(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise ValueError(f"backbone {name!r} needs timm: pip install timm (or choose {DENSENET!r})") from None
+    if name not in timm.list_models():
+        raise ValueError(f"backbone {name!r} is neither {DENSENET!r} nor a network that timm knows")
+    return timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
 
 
 class DenseNetBackbone(nn.Module):
-    """torchvision's DenseNet up to its classifier; gives what dense blocks 2, 3 and 4 found."""
+    """torchvision's DenseNet up to its classifier; gives the features of dense blocks 2, 3 and 4."""
 
     def __init__(self, config: CxrFpnConfig):
         super().__init__()

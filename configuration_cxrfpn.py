@@ -29,6 +29,11 @@ SEXES: dict[str, float] = {"M": 0.0, "F": 1.0}
 AGE_SCALE_YEARS = 100.0
 MAX_AGE_YEARS = 120.0
 
+# What the image processor normalises by: ImageNet's mean and standard deviation of red, green and blue.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+# The backbone that needs nothing but torchvision; any other name is a network of timm's.
+DENSENET = "densenet121"
 
 # What transformers' Auto classes and pipeline() find in config.json of every package that is saved.
 AUTO_MAP = {
@@ -95,20 +100,21 @@ def _shown(value: object) -> str:
 
 
 class CxrFpnConfig(PreTrainedConfig):
-    """DenseNet-121, a Feature Pyramid Network and fusion with age, view position and sex.
+    """Configure the network: a backbone, a Feature Pyramid Network and fusion with age, view position and sex.
 
     Args:
         image_size: side of the square input, in pixels.
+        backbone: "densenet121", or the name of a timm network with features at strides 8, 16 and 32 (needs timm).
         growth_rate, block_config, stem_channels: the DenseNet; the defaults are DenseNet-121.
-        pyramid_channels: channels of every pyramid level; 0 leaves the pyramid out, and what is pooled is the last
-            dense block, as in a plain DenseNet.
+        pyramid_channels: channels of every pyramid level; 0 leaves the pyramid out, and the backbone's last features
+            are pooled, as in a plain DenseNet.
         rectified: every level is normalised and cut off at zero, both as it enters the pyramid and before it is
             pooled; False leaves both out, as the report does.
         pooling_sharpness: how much more the strong places of a level count than the weak ones when it is pooled, each
             by exp(sharpness * feature); 0 is the mean, as in the report, and a large one the maximum.
-        image_features: width of the image branch.
-        patient_features: width of the patient branch; 0 leaves it out, and the patient is not looked at.
-        head_features: width of the hidden layer of the head.
+        image_features: width of the image branch; 0 leaves it out, and the head reads the pooled features.
+        patient_features: width of the patient branch; 0 leaves it out, and the patient is ignored.
+        head_features: width of the hidden layer of the head; 0 leaves it out, and the head is linear.
         dropout: rate before the last layer.
         pos_weight: weight of the positive term of the loss, one a finding in the order of `FINDINGS`, or None.
     """
@@ -116,6 +122,7 @@ class CxrFpnConfig(PreTrainedConfig):
     model_type = "cxrfpn"
 
     image_size: int = 224
+    backbone: str = DENSENET
     growth_rate: int = 32
     block_config: list[int] | tuple[int, ...] = (6, 12, 24, 16)
     stem_channels: int = 64

@@ -12,8 +12,10 @@ from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .configuration_cxrfpn import IMAGE_MEAN, IMAGE_STD
     from .radiograph_cxrfpn import Radiograph, read_radiograph
 except ImportError:
+    from configuration_cxrfpn import IMAGE_MEAN, IMAGE_STD
     from radiograph_cxrfpn import Radiograph, read_radiograph
 
 
@@ -34,8 +36,8 @@ class CxrFpnImageProcessor(TorchvisionBackend):
     size = {"height": 224, "width": 224}
     crop_fraction = 0.9
     resample = PILImageResampling.BILINEAR
-    image_mean = (0.485, 0.456, 0.406)
-    image_std = (0.229, 0.224, 0.225)
+    image_mean = IMAGE_MEAN
+    image_std = IMAGE_STD
     do_resize = True
     do_rescale = True
     do_normalize = True

@@ -14,10 +14,10 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .backbone_cxrfpn import DenseNetBackbone
+    from .backbone_cxrfpn import make_backbone
     from .configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
 except ImportError:
-    from backbone_cxrfpn import DenseNetBackbone
+    from backbone_cxrfpn import make_backbone
     from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
 
 logger = logging.get_logger(__name__)
@@ -51,11 +51,11 @@ class CxrFpnForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["DenseNetBackbone"]
+    _no_split_modules = ["DenseNetBackbone", "TimmBackbone"]
 
     def __init__(self, config: CxrFpnConfig):
         super().__init__(config)
-        self.backbone = DenseNetBackbone(config)
+        self.backbone = make_backbone(config)
         if config.pyramid_channels:
             norm = nn.BatchNorm2d if config.rectified else None
             self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels, norm_layer=norm)
@@ -63,14 +63,12 @@ class CxrFpnForImageClassification(PreTrainedModel):
         else:
             self.pyramid = None
             pooled = self.backbone.channels[-1]
-        self.image_branch = nn.Linear(pooled, config.image_features)
+        self.image_branch = nn.Linear(pooled, config.image_features) if config.image_features else None
         self.patient_branch = PatientBranch(config) if config.patient_features else None
-        self.head = nn.Sequential(
-            nn.Linear(config.image_features + config.patient_features, config.head_features),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.head_features, len(FINDINGS)),
-        )
+        joined = (config.image_features or pooled) + config.patient_features
+        hidden = [nn.Linear(joined, config.head_features), nn.ReLU()] if config.head_features else []
+        last = nn.Linear(config.head_features or joined, len(FINDINGS))
+        self.head = nn.Sequential(*hidden, nn.Dropout(config.dropout), last)
         self.post_init()
 
     def forward(
@@ -159,12 +157,12 @@ class CxrFpnForImageClassification(PreTrainedModel):
         A place counts by exp(sharpness * feature), channel by channel (as in SoftPool, Stergiou et al., 2021, here over
         a whole level): what stands out in one small place is not diluted by all the others, as it is in their mean.
         """
-        levels = [level.to(self.image_branch.weight.dtype) for level in levels]
+        levels = [level.to(self.head[-1].weight.dtype) for level in levels]
         weights = [(self.config.pooling_sharpness * level.flatten(2)).softmax(dim=2).view_as(level) for level in levels]
         return [level * weight for level, weight in zip(levels, weights, strict=True)]
 
     def _patient(self, patient: Tensor | None, pixel_values: Tensor) -> Tensor:
-        dtype = self.image_branch.weight.dtype
+        dtype = self.head[-1].weight.dtype
         if patient is None:
             return pixel_values.new_full((len(pixel_values), len(PATIENT_INPUTS)), math.nan, dtype=dtype)
         return patient.to(device=pixel_values.device, dtype=dtype)
@@ -172,7 +170,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
     def _classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
         # Never in autocast's bf16, whose 8 bits would leave a few hundred different scores, and many a tie.
         with torch.autocast(pooled.device.type, enabled=False):
-            features = F.relu(self.image_branch(pooled))
+            features = pooled if self.image_branch is None else F.relu(self.image_branch(pooled))
             if self.patient_branch is not None:
                 features = torch.cat([features, self.patient_branch(patient)], dim=1)
             return self.head(features)
