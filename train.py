@@ -4,8 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from cxrfpn.data.preparing import PrepareError
 from cxrfpn.data.schema import SourceError
+from cxrfpn.training.allocator import keep_freed_memory
 from cxrfpn.training.backbone import BackboneError
 from cxrfpn.training.checkpoint import CheckpointError
 from cxrfpn.training.loop import Stopped, TrainingError, train
@@ -16,6 +19,8 @@ from cxrfpn.training.run import LaunchError
 def main() -> int:
     arguments, overrides = _parse()
     folder = arguments.output_dir or Path("runs") / arguments.recipe.stem
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     try:
         train(read_recipe(arguments.recipe, overrides), folder, arguments.resume)
     except Stopped:
