@@ -107,7 +107,7 @@ def _loader(files: list[Path], folder: Path) -> Loader:
     """Prepared shards of the files, as prepare.py would make them, and a loader of all of them."""
     (folder / SHARD_FOLDER).mkdir(parents=True)
     (folder / MANIFEST).write_text(json.dumps({"source": "drawn", "size": PREPARED_SIDE, "seed": 0, "parts": ["all"]}))
-    prepared = [prepare_image(file.read_bytes(), file.name, PREPARED_SIDE) for file in files]
+    prepared = [prepare_image(file.read_bytes(), file.name, PREPARED_SIDE)[0] for file in files]
     rows = [
         schema.Row(image, file.stem, file.stem, 60, "F", "PA", ()) for image, file in zip(prepared, files, strict=True)
     ]

@@ -36,7 +36,7 @@ def write_archive(folder: Path, rows: Iterator[Row], counts: tuple[int, ...]) ->
     """Parquet files of so many rows each; gives the source's name."""
     folder.mkdir()
     for index, count in enumerate(counts):
-        write_shard(folder / f"{index:02}.parquet", [next(rows) for _ in range(count)], {})
+        write_shard(folder / f"{index:02}.parquet", [(next(rows), 64) for _ in range(count)], {})
     return f"parquet:{folder}"
 
 

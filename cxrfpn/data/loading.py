@@ -34,13 +34,15 @@ class Batch:
     """B radiographs of a step.
 
     pixels [B,S,S] uint8 (mirrored already where `mirrored` [B] bool says so), patients [B,3] float32 with NaN for
-    unknown, labels [B,14] float32; `first` is the place in the epoch's order of the first of them.
+    unknown, labels [B,14] float32, source_sides [B] (the shorter side of each file, in pixels); `first` is the place of
+    the first of them in the epoch's order.
     """
 
     pixels: Tensor
     patients: Tensor
     labels: Tensor
     mirrored: Tensor
+    source_sides: Tensor
     image_ids: list[str]
     patient_ids: list[str]
     epoch: int
@@ -61,9 +63,10 @@ class Loader:
 
     Args:
         shards: prepared images.
-        plan: a row an image, with columns image_id, split, copies (how often an epoch shows it as it is) and mirrored
-            (how often as a mirror image); the rows of other splits are left alone, and so are the images that
-            prepare.py listed as unreadable.
+        plan: one row for each image, with columns image_id, split, copies (how often an epoch shows it as it is),
+            mirrored (how often as a mirror image) and, optionally, share (0 to 1, how many of the images with this
+            share an epoch shows, drawn anew each time); the rows of other splits are ignored, and so are the images
+            that prepare.py listed as unreadable. Where several folders hold an id, the last one's image is taken.
         split: "train", "validation" or "test".
         batch_size: entries of one rank in one step.
         shuffle: False gives the order of the shards.
@@ -92,11 +95,10 @@ class Loader:
     ) -> None:
         self.shards, self.batch_size, self.shuffle, self.seed = shards, batch_size, shuffle, seed
         self.rank, self.world_size, self.workers, self.window = rank, world_size, workers, window
-        self.rows, self.mirrored, self._copy = _entries(shards, plan[plan["split"] == split])
+        self.rows, self.mirrored, self._copy, share = _entries(shards, plan[plan["split"] == split])
         self.labels = shards.labels[self.rows]
-        self._healthy = np.flatnonzero(self.labels.sum(axis=1) == 0)
-        self._left_out = len(self._healthy) - round(no_finding_share * len(self._healthy))
-        self.entries_an_epoch = len(self.rows) - self._left_out
+        self._thinned = _thinned(share, self.labels.sum(axis=1) == 0, no_finding_share)
+        self.entries_an_epoch = len(self.rows) - sum(left_out for _, left_out in self._thinned)
         if self.entries_an_epoch < world_size:
             raise SourceError(f"{shards.folder}: the plan has {self.entries_an_epoch} images of the split {split!r}")
 
@@ -112,7 +114,8 @@ class Loader:
     def order(self, epoch: int) -> np.ndarray:
         """The entries of an epoch, in their order."""
         random = np.random.default_rng((self.seed, epoch))
-        entries = np.delete(np.arange(len(self.rows)), random.permutation(self._healthy)[: self._left_out])
+        left_out = [random.permutation(group)[:count] for group, count in self._thinned]
+        entries = np.delete(np.arange(len(self.rows)), np.concatenate([np.empty(0, np.int64), *left_out]))
         if not self.shuffle:
             return entries
         groups = self.shards.groups[self.rows[entries]] * np.int64(self._copy.max() + 1) + self._copy[entries]
@@ -177,6 +180,7 @@ class Loader:
             patients=torch.from_numpy(self.shards.patients[rows]),
             labels=torch.from_numpy(self.labels[entries]),
             mirrored=torch.from_numpy(mirrored),
+            source_sides=torch.from_numpy(self.shards.source_sides[rows]),
             image_ids=image_ids,
             patient_ids=self.shards.patient_ids.take(rows).to_pylist(),
             epoch=epoch,
@@ -185,18 +189,31 @@ class Loader:
         )
 
 
-def _entries(shards: PreparedShards, plan: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A plan's rows and copies of rows, in the shards' order -> row, mirrored, which copy of its row it is."""
-    ids = pd.Index(shards.image_ids.to_pandas())
-    if not ids.is_unique:
-        raise SourceError(f"{shards.folder}: holds image {ids[ids.duplicated()][0]} twice")
+def _entries(shards: PreparedShards, plan: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a plan's rows and copies of rows, in the shards' order: row, mirrored, which copy it is, share shown."""
     plan = plan[~plan["image_id"].isin(list(shards.skipped))]
-    rows = ids.get_indexer(plan["image_id"])
+    rows = shards.rows_of(plan["image_id"])
     if (rows < 0).any():
         missing = plan["image_id"][rows < 0]
         raise SourceError(f"{shards.folder}: lacks {len(missing)} images of the plan, {missing.iloc[0]} the first")
     order = np.argsort(rows)
     rows, plain, flipped = rows[order], plan["copies"].to_numpy()[order], plan["mirrored"].to_numpy()[order]
+    share = (plan["share"].fillna(1.0) if "share" in plan else pd.Series(1.0, plan.index)).to_numpy()[order]
     repeats = plain + flipped
     copy = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    return np.repeat(rows, repeats), copy >= np.repeat(plain, repeats), copy
+    return np.repeat(rows, repeats), copy >= np.repeat(plain, repeats), copy, np.repeat(share, repeats)
+
+
+def _thinned(share: np.ndarray, no_finding: np.ndarray, no_finding_share: float) -> list[tuple[np.ndarray, int]]:
+    """Return the groups of entries of which an epoch leaves some out, each with how many it leaves out.
+
+    Args:
+        share, no_finding: [N], of each entry: the share of its like that an epoch shows, and whether it has no finding.
+    """
+    groups = []
+    for each in np.unique(share):
+        for healthy, shown in ((True, each * no_finding_share), (False, each)):
+            group = np.flatnonzero((share == each) & (no_finding == healthy))
+            if healthy or shown < 1:
+                groups.append((group, len(group) - round(shown * len(group))))
+    return groups

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cxrfpn.data.schema import Source, SourceError
 from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, read_manifest, read_summary, shard_paths, write_shard
+from cxrfpn.data.sharpness import source_side
 from cxrfpn.files import FULL_DISK, clear_unfinished, write_atomically
 from pixels_cxrfpn import RadiographError
 from radiograph_cxrfpn import read_radiograph
@@ -88,20 +89,24 @@ def prepare(
     return Prepared(folder, images, skipped)
 
 
-def prepare_image(data: bytes, name: str, size: int) -> bytes:
-    """An image file of any kind -> a grey JPEG of size x size, all of the image in it.
+def prepare_image(data: bytes, name: str, size: int) -> tuple[bytes, int]:
+    """Turn an image file of any kind into a grey JPEG of size x size that shows all of it.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that still leaves `size` pixels: its blocks' averages are taken
     instead of the pixels', which for 1024 -> 256 differs by 0.5 of 255 grey levels in the mean (0.8 with the error of
     the JPEG that is written).
 
+    Returns:
+        the JPEG, and the shorter side of the file in pixels.
+
     Raises:
         RadiographError: in one line, where the radiograph cannot be read.
     """
     pixels = read_radiograph(data, name, least_side=size).pixels
+    side = source_side(data, pixels)
     if pixels.shape != (size, size):  # the image processor's resize, whose import takes seconds that no worker needs
         pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes(), side
 
 
 def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
@@ -182,16 +187,17 @@ def _die_with_parent() -> None:
 
 def _prepare_part(index: int) -> None:
     job, seen = _worker
-    rows, skipped = [], {}
+    prepared, skipped = [], {}
     for row in job.source.rows(job.parts[index]):
         try:
-            rows.append(replace(row, image=prepare_image(row.content(), row.image_id, job.size)))
+            image, side = prepare_image(row.content(), row.image_id, job.size)
+            prepared.append((replace(row, image=image), side))
         except (RadiographError, OSError) as error:  # Pillow says OSError of a file that ends in its header
             skipped[row.image_id] = str(error).removeprefix(f"{row.image_id}: ")
         with seen.get_lock():
             seen.value += 1
-    random.Random(f"{job.seed}/{job.parts[index]}").shuffle(rows)
-    write_shard(job.shards[index], rows, skipped)
+    random.Random(f"{job.seed}/{job.parts[index]}").shuffle(prepared)
+    write_shard(job.shards[index], prepared, skipped)
 
 
 def _summary(shards: Iterable[Path]) -> tuple[int, dict[str, str]]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from configuration_cxrfpn import AGE_SCALE_YEARS, FINDINGS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
 from cxrfpn.data.schema import METADATA_COLUMNS, Row, SourceError
+from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.files import write_atomically
 
 MANIFEST = "prepare.json"
@@ -36,19 +37,26 @@ _FIELDS = pa.schema(
         ("boxes", pa.list_(_BOX)),
         ("split", pa.string()),
         ("fold", pa.int8()),
+        (SIDE_COLUMN, pa.int32()),
     ]
 )
 
 
-def write_shard(path: Path, rows: Sequence[Row], skipped: dict[str, str]) -> None:
+def write_shard(path: Path, rows: Sequence[tuple[Row, int]], skipped: dict[str, str]) -> None:
     """Write rows whose images are JPEG as one shard, and with them which images of its part could not be read.
 
     Args:
+        rows: each with the shorter side, in pixels, of the file that its image was made from.
         skipped: image id -> reason. It travels in the shard's own metadata, so that one rename commits both.
     """
     records = [
-        {**asdict(row), "image": {"bytes": row.image, "path": f"{row.image_id}.jpg"}, "findings": list(row.findings)}
-        for row in rows
+        {
+            **asdict(row),
+            "image": {"bytes": row.image, "path": f"{row.image_id}.jpg"},
+            "findings": list(row.findings),
+            SIDE_COLUMN: side,
+        }
+        for row, side in rows
     ]
     metadata = {"huggingface": json.dumps(_huggingface_features()), "skipped": json.dumps(skipped)}
     table = pa.Table.from_pylist(records, schema=_FIELDS.with_metadata(metadata))
@@ -71,7 +79,7 @@ def read_summary(shard: Path) -> tuple[int, dict[str, str]]:
 
 def _huggingface_features() -> dict[str, Any]:
     """Where Hugging Face's datasets looks for types: without it, `image` would stay a struct of bytes."""
-    kinds = {pa.string(): "string", pa.float32(): "float32", pa.int8(): "int8"}
+    kinds = {pa.string(): "string", pa.float32(): "float32", pa.int8(): "int8", pa.int32(): "int32"}
 
     def feature(kind: pa.DataType) -> Any:
         if pa.types.is_list(kind):
@@ -89,7 +97,8 @@ class PreparedShards:
 
     Rows are numbered through all shards, folder by folder, in the order of their names. Row by row: `image_ids` and
     `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32, `groups` [N]
-    (the row group a row lies in), `folders` [N] (the number of its folder). `source` is where those of the first folder
+    (the row group a row lies in), `folders` [N] (the number of its folder), `source_sides` [N] (the shorter side in
+    pixels of the file it was made from). `source` is where those of the first folder
     came from, `size` the side of all images, `skipped` the images that could not be read, with the reasons.
 
     Raises:
@@ -115,9 +124,22 @@ class PreparedShards:
 
     def metadata(self) -> pd.DataFrame:
         """The metadata of every row, with METADATA_COLUMNS: what a plan is made from."""
-        table = self._table.to_pandas()
+        table = self._table.select(METADATA_COLUMNS).to_pandas()
         table["findings"] = [tuple(names) for names in table["findings"]]
         return table
+
+    def rows_of(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return the row of each image id, -1 where there is none; of folders that share an id, the last one's row.
+
+        Raises:
+            SourceError: a folder holds an image twice.
+        """
+        ids = pd.Index(self.image_ids.to_pandas())
+        if (twice := pd.MultiIndex.from_arrays([ids, self.folders]).duplicated()).any():
+            raise SourceError(f"{self.folder}: holds image {ids[twice][0]} twice")
+        last = np.flatnonzero(~ids.duplicated(keep="last"))
+        found = ids[last].get_indexer(pd.Index(image_ids))
+        return np.where(found < 0, -1, last[found])
 
     def read_images(self, rows: np.ndarray) -> dict[int, pa.Buffer]:
         """Row -> its image file, each row group read once.
@@ -145,11 +167,16 @@ class PreparedShards:
                 for number in range(file.num_row_groups):
                     self._places.append((shard, number, sum(counts)))
                     counts.append(file.metadata.row_group(number).num_rows)
-                tables.append(file.read(list(METADATA_COLUMNS)).replace_schema_metadata(None))
+                if SIDE_COLUMN not in file.schema_arrow.names:
+                    raise SourceError(
+                        f"{shard}: was made by an older prepare.py; delete its folder and prepare it anew"
+                    )
+                tables.append(file.read([*METADATA_COLUMNS, SIDE_COLUMN]).replace_schema_metadata(None))
             self.skipped |= read_summary(shard)[1]
         self._table = pa.concat_tables(tables).combine_chunks()
         self.groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         self.image_ids, self.patient_ids = self._table["image_id"], self._table["patient_id"]
+        self.source_sides = self._table[SIDE_COLUMN].to_numpy()
         self.patients, self.labels = self._patients(), self._labels()
 
     def _patients(self) -> np.ndarray:

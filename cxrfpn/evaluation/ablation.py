@@ -20,14 +20,14 @@ from PIL import Image
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Source
+from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.floors import patient_scores, pixel_scores
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
-from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored, match, read_predictions
+from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
-from cxrfpn.evaluation.subgroups import SHARP_SIDE
 from cxrfpn.files import write_atomically, write_text
 from pipeline_cxrfpn import WEIGHTS, load_pipeline
 from radiograph_cxrfpn import read_radiograph

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
+from cxrfpn.data.sharpness import SIDE_COLUMN
 
 ID_COLUMNS = ("image_id", "image", "image index", "image_index", "file", "filename", "path", "id")
-# The shorter side of the image in pixels, where whoever made the predictions noted it: it tells sharp from blurred.
-SIDE_COLUMN = "source_side"
 SUFFIX = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|dcm|dicom)$", re.IGNORECASE)
 _NAMED = 5
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxrfpn.data.sharpness import SHARP_SIDE
 from cxrfpn.evaluation.ablation import table as ablation_table
-from cxrfpn.evaluation.subgroups import SHARP_SIDE
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES
 
 ROOT = Path(__file__).resolve().parents[2]

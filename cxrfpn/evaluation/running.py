@@ -1,6 +1,5 @@
 """A model over the images of a source, through the one inference path: its scores, and its maps where boxes are."""
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,13 +8,13 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Row, Source, SourceError
+from cxrfpn.data.sharpness import SIDE_COLUMN, source_side
 from cxrfpn.evaluation.localisation import GRID, Case, measure_map
-from cxrfpn.evaluation.predictions import SIDE_COLUMN
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from radiograph_cxrfpn import Radiograph
 
@@ -64,7 +63,7 @@ def run_model(
                 members = [(row, radiograph) for row, radiograph in batch if (maps and bool(row.boxes)) == with_maps]
                 for row, radiograph, answer in _answers(pipe, members, with_maps):
                     scores = {finding["label"]: finding["score"] for finding in answer}
-                    records[row.image_id] = {**scores, SIDE_COLUMN: _source_side(row.image, radiograph)}
+                    records[row.image_id] = {**scores, SIDE_COLUMN: source_side(row.image, radiograph.pixels)}
                     if with_maps:
                         run.cases.extend(_cases(pipe, row, radiograph, answer))
                     if row.image_id in chosen:
@@ -75,15 +74,6 @@ def run_model(
         raise SourceError(f"{source.name}: none of {len(wanted)} images could be scored ({reason})")
     run.scores = pd.DataFrame.from_dict(records, orient="index")[[*FINDINGS, SIDE_COLUMN]].rename_axis("image_id")
     return run
-
-
-def _source_side(image: bytes, radiograph: Radiograph) -> int:
-    """The shorter side of the file in pixels: what was decoded may be a reduced JPEG."""
-    try:
-        with Image.open(io.BytesIO(image)) as header:
-            return min(header.size)
-    except UnidentifiedImageError:  # DICOM, which is never reduced
-        return min(radiograph.pixels.shape)
 
 
 def _read_ahead(

@@ -8,13 +8,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
 from cxrfpn.evaluation.metrics import auroc_by_finding
-from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored
+from cxrfpn.evaluation.predictions import Scored
 
 AGE_BANDS = {"0-17": (0, 18), "18-39": (18, 40), "40-64": (40, 65), "65 and over": (65, np.inf)}
-# An image whose shorter side has fewer pixels was shrunk before it came to us, and shows less than the network can see.
-SHARP_SIDE = 300
 FIGURES = ("auroc", "sensitivity", "specificity")
 
 

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Row, Source
-from cxrfpn.evaluation.predictions import SIDE_COLUMN, Scored, match
+from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
+from cxrfpn.evaluation.predictions import Scored, match
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
-from cxrfpn.evaluation.subgroups import SHARP_SIDE
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.onnx_backend import OnnxClassifier, load_onnx_pipeline
 from cxrfpn.publishing.contents import PublishError

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
+from cxrfpn.data.balancing import SPLITS
 from cxrfpn.data.cohort import plan_cohort
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import VALIDATION_FOLD, SourceError
 from cxrfpn.data.shards import PreparedShards, read_manifest
 from cxrfpn.data.sources import open_source
-from cxrfpn.training.recipe import Recipe
+from cxrfpn.training.recipe import FurtherSource, Recipe
 
 T = TypeVar("T")
 # Patient inputs are hidden by draws of their own, apart from those of the augmentation.
@@ -52,7 +53,7 @@ class Feed:
     def labels(self, split: str) -> Tensor:
         """The labels [N,14] of a split, each image as often as an epoch shows it."""
         rows = self.plan[self.plan["split"] == split]
-        index = pd.Index(self.shards.image_ids.to_pylist()).get_indexer(rows["image_id"])
+        index = self.shards.rows_of(rows["image_id"])
         times = (rows["copies"] + rows["mirrored"]).to_numpy()[index >= 0]
         return torch.from_numpy(np.repeat(self.shards.labels[index[index >= 0]], times, axis=0))
 
@@ -67,12 +68,12 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
         PrepareError: preparing had to stop.
     """
     folder = _prepared(recipe.source, recipe, recipe.prepared)
-    shards = PreparedShards(folder, *(_prepared(source, recipe) for source in recipe.more_sources))
+    shards = PreparedShards(folder, *(_prepared(further.source, recipe) for further in recipe.more_sources))
     metadata = shards.metadata()
-    own = shards.folders == 0
-    plan = plan_cohort(metadata[own], recipe.protocol(), say)
-    if recipe.more_sources:
-        plan = pd.concat([plan, plan_more(metadata[~own], metadata[own], plan, say)])
+    plan = plan_cohort(metadata[shards.folders == 0], recipe.protocol(), say)
+    for number, further in enumerate(recipe.more_sources, start=1):
+        new = metadata[shards.folders == number]
+        plan = pd.concat([plan, plan_further(new, metadata.loc[plan.index], plan, further, say)])
     feed = Feed(shards, plan)
     judged = feed.labels("validation").bool()
     if not (judged.any(dim=0) & ~judged.all(dim=0)).any():  # said now, and not after the first epoch
@@ -83,20 +84,46 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
     return feed
 
 
-def plan_more(more: pd.DataFrame, own: pd.DataFrame, plan: pd.DataFrame, say: Callable[[str], object]) -> pd.DataFrame:
-    """Plan the images of further sources, which are for training only, beside the plan of a run's own source.
+def plan_further(
+    metadata: pd.DataFrame,
+    planned: pd.DataFrame,
+    plan: pd.DataFrame,
+    further: FurtherSource,
+    say: Callable[[str], object],
+) -> pd.DataFrame:
+    """Plan the images of a further source beside those that are planned already.
 
-    Left out: what the source itself keeps for validation or test, and every image of a patient that is validated or
-    tested on.
+    An image whose id is planned already keeps its place in the plan; only its pixels are the further source's.
 
     Args:
-        more, own: metadata (METADATA_COLUMNS) of the further sources and of the run's own.
-        plan: the plan of `own`.
+        metadata, planned: METADATA_COLUMNS of the further source, and of the images that `plan` holds so far.
+
+    Returns:
+        a plan of the images that are new: for training, or for validation where the source's fold says so.
+
+    Raises:
+        SourceError: it holds an image of the test split, whose pixels must stay those of the run's own source.
     """
-    judged = own["patient_id"].loc[plan.index[plan["split"] != "train"]]
-    kept = (more["split"] != "test") & (more["fold"] != VALIDATION_FOLD) & ~more["patient_id"].isin(judged)
-    say(f"further images to train on: {kept.sum():,} ({(~kept).sum():,} others are held out, or of patients that are)")
-    return pd.DataFrame({"image_id": more["image_id"][kept], "split": "train", "copies": 1, "mirrored": 0})
+    splits = plan.set_index("image_id")["split"]
+    known = metadata["image_id"].isin(splits.index)
+    if (tested := splits.reindex(metadata["image_id"]).eq("test").to_numpy()).any():
+        image = metadata["image_id"][tested].iloc[0]
+        raise SourceError(f"{further.source}: holds image {image}, which the test split of the run's own source holds")
+    patients = {split: set(planned["patient_id"][(plan["split"] == split).to_numpy()]) for split in SPLITS}
+    is_test = (metadata["split"] == "test") | metadata["patient_id"].isin(patients["test"])
+    is_validation = (metadata["fold"] == VALIDATION_FOLD) | metadata["patient_id"].isin(patients["validation"])
+    is_validation &= ~metadata["patient_id"].isin(patients["train"])
+    taken = ~known & ~is_test & (further.validate | ~is_validation)
+    new = pd.DataFrame({"image_id": metadata["image_id"], "split": "train", "copies": 1, "mirrored": 0})
+    new["share"] = further.share
+    new.loc[is_validation, ["split", "share"]] = "validation", 1.0
+    new = new[taken]
+    say(
+        f"{further.source}: {(new['split'] == 'train').sum():,} images to train on, "
+        f"{(new['split'] == 'validation').sum():,} to validate on, {known.sum():,} in place of others, "
+        f"{(~taken & ~known).sum():,} left out (held out, or of patients that are)"
+    )
+    return new
 
 
 def training_batches(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.evaluation.metrics import measure
+from cxrfpn.data.sharpness import SHARP_SIDE
+from cxrfpn.evaluation.metrics import auroc_by_finding, measure
 from cxrfpn.training.optimisation import compute_loss, loss_weights
 from cxrfpn.training.recipe import Cycle
 from cxrfpn.training.run import Run
@@ -24,14 +25,15 @@ EPOCH_THRESHOLDS = dict.fromkeys(FINDINGS, 0.5)
 
 @dataclass(frozen=True)
 class Judgement:
-    """labels [N,14] of 0 and 1, scores [N,14] in 0..1, and the mean loss, all in the order of the shards."""
+    """labels [N,14] of 0 and 1, scores [N,14] in 0..1, source_sides [N] in pixels, in the order of the shards; loss."""
 
     labels: NDArray[np.float32]
     scores: NDArray[np.float32]
+    source_sides: NDArray[np.int32]
     loss: float
 
     def figures(self) -> dict[str, float]:
-        """The report's figures of an epoch: means over findings, calls at a score of 0.5."""
+        """Return the report's figures of an epoch: means over findings, calls at a score of 0.5."""
         measured = measure(self.labels, self.scores, EPOCH_THRESHOLDS)
         return {
             "validation_loss": self.loss,
@@ -40,7 +42,23 @@ class Judgement:
             "micro_f1": measured["micro"]["f1"],
             "macro_f1": measured["macro"]["f1"],
             "mean_auroc": measured["mean_auroc"],
+            "auroc_within_sharpness": auroc_within_sharpness(self.labels, self.scores, self.source_sides),
         }
+
+
+def auroc_within_sharpness(labels: NDArray, scores: NDArray, source_sides: NDArray) -> float:
+    """Return the mean AUROC within sharp images and within blurred ones, averaged.
+
+    Where sharpness goes with the labels, a pooled figure rewards a model that reads sharpness; this one does not. A
+    group without a finding that is both present and absent in it is left out.
+    """
+    sharp = source_sides >= SHARP_SIDE
+    means = []
+    for group in (sharp, ~sharp):
+        areas = auroc_by_finding(labels[group], scores[group]).values() if group.any() else ()
+        if known := [area for area in areas if area is not None]:
+            means.append(np.mean(known))
+    return float(np.mean(means))
 
 
 class FindingsObjective:
@@ -67,15 +85,15 @@ class FindingsObjective:
 
     def judge(self, run: Run, cycle: Cycle) -> Judgement:
         accelerator, network = run.accelerator, run.judged
-        shares: list[tuple[int, NDArray, NDArray]] = []
+        shares: list[tuple[int, NDArray, NDArray, NDArray]] = []
         with torch.inference_mode(), accelerator.autocast():
             for batch, pixel_values, patients in run.judging_batches(cycle):
                 logits = network(pixel_values, patients).logits.float().cpu().numpy()
-                shares.append((batch.first, logits, batch.labels.numpy()))
+                shares.append((batch.first, logits, batch.labels.numpy(), batch.source_sides.numpy()))
         shares = sorted(gather_object(shares), key=lambda share: share[0])
-        logits, labels = (np.concatenate([share[index] for share in shares]) for index in (1, 2))
+        logits, labels, source_sides = (np.concatenate([share[index] for share in shares]) for index in (1, 2, 3))
         loss = compute_loss(torch.from_numpy(logits), torch.from_numpy(labels), self.settings, self.pos_weight.cpu())
-        return Judgement(labels, torch.from_numpy(logits).sigmoid().numpy(), float(loss))
+        return Judgement(labels, torch.from_numpy(logits).sigmoid().numpy(), source_sides, float(loss))
 
     def rank(self, run: Run, figures: dict[str, float]) -> float:
         return figures[run.recipe.choose_by]

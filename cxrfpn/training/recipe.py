@@ -59,16 +59,34 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class FurtherSource:
+    """A source beside a run's own: its images are trained on, and replace those of the same id in the run's own source.
+
+    share: 0 to 1, how many of its images an epoch shows, drawn anew for each epoch. validate: its validation fold is
+    validated on too; otherwise that fold is left out, and so is every image of a patient of validation or test.
+    """
+
+    source: str
+    share: float = 1.0
+    validate: bool = False
+
+    def __post_init__(self) -> None:
+        _require(0 < self.share <= 1, "more_sources: share must lie in 0 to 1, without 0")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A run: its data, network, optimisation and regularisation.
 
     source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
     under data/ named after both). objective: "findings", or "pretraining", which looks at no finding and makes weights
-    to begin with. more_sources: others that are only trained on. cohort: a protocol and its settings.
+    to begin with. more_sources: others that are trained on beside it. cohort: a protocol and its settings.
     backbone_weights: "imagenet", "none", a file, or a package of ours (folder or Hub id), whose every fitting tensor is
     taken. batch_size: images of one process in one step; accumulation: in how many passes they are computed.
-    weight_average: decay of the moving average of the weights, which is then what is judged and kept; 0 keeps the
-    trained weights themselves. choose_by: the validation figure whose best epoch is kept. precision: "auto" takes bf16
+    weight_average: decay of the moving average of the weights, which is then validated and kept; 0 keeps the trained
+    weights themselves. choose_by: the validation figure whose best epoch is kept; auroc_within_sharpness is the mean of
+    the mean AUROC within sharp and within blurred images, where a model gains nothing by telling one from the other.
+    precision: "auto" takes bf16
     where the hardware multiplies it. checkpoint_steps: a checkpoint every so many steps, besides one an epoch.
     """
 
@@ -77,7 +95,7 @@ class Recipe:
     objective: Literal["findings", "pretraining"] = "findings"
     stored_size: int = 256
     prepared: str | None = None
-    more_sources: tuple[str, ...] = ()
+    more_sources: tuple[FurtherSource, ...] = ()
     cohort: dict[str, Any] = field(default_factory=lambda: {"protocol": "official"})
     no_finding_share: float = 1.0
     backbone_weights: str = "none"
@@ -92,7 +110,7 @@ class Recipe:
     clip_norm: float | None = None
     weight_average: float = 0.0
     patient_dropout: float = 0.0
-    choose_by: Literal["mean_auroc", "macro_f1", "precision"] = "mean_auroc"
+    choose_by: Literal["mean_auroc", "auroc_within_sharpness", "macro_f1", "precision"] = "mean_auroc"
     minimum_precision: float = 0.3
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
@@ -118,7 +136,7 @@ class Recipe:
             _require(0 <= getattr(self, name) <= 1, f"{name}: must lie in 0 to 1")
         _require(0 <= self.weight_average < 1, "weight_average: must lie in 0 to 1, without 1")
         if self.objective == "findings":
-            for name in (self.source, *self.more_sources):
+            for name in (self.source, *(further.source for further in self.more_sources)):
                 _require(not name.startswith(f"{UNLABELLED}:"), f"{name}: can only serve the objective pretraining")
         _require(self.cohort.get("protocol") in PROTOCOLS, f"cohort: protocol is one of {', '.join(PROTOCOLS)}")
         painted = self.objective == "findings" or self.config().pyramid_channels > 0

@@ -47,7 +47,7 @@ def write_prepared() -> Callable[..., list[Row]]:
         rows = [_row(number, size) for number in range(sum(counts))]
         for path, last, count in zip(shard_paths(folder, len(counts)), np.cumsum(counts), counts, strict=True):
             skipped = {f"unreadable{last}": "the file is empty"} if count else {}
-            write_shard(path, rows[last - count : last], skipped)
+            write_shard(path, [(row, 64) for row in rows[last - count : last]], skipped)
         return rows
 
     return write

@@ -105,7 +105,7 @@ def test_prepared_shards_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows[0] = replace(rows[0], boxes=(Box("Cardiomegaly", 0.25, 0.5, 0.125, 0.5),))
     rows[2] = replace(rows[2], split=None, fold=None)
     (tmp_path / "data").mkdir()
-    write_shard(tmp_path / "data" / "shard-00000-of-00002.parquet", rows, {})
+    write_shard(tmp_path / "data" / "shard-00000-of-00002.parquet", [(row, 64) for row in rows], {})
     manifest = tmp_path / "prepare.json"
     manifest.write_text(json.dumps({"parts": ["one"]}))
     source = open_source(f"parquet:{tmp_path}")

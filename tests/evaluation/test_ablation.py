@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.ablation import REFERENCE, ROWS, TABLE, measure_rows, scores_of, table
-from cxrfpn.evaluation.predictions import SIDE_COLUMN
 from cxrfpn.evaluation.scoring import Settings
 
 

@@ -58,7 +58,8 @@ def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = PhantomSource(PARTS * IMAGES_A_PART, side=64)
     rows = [row for part in source.parts() for row in source.rows(part)]
     for number, path in enumerate(shard_paths(folder, PARTS)):
-        write_shard(path, rows[number * IMAGES_A_PART : (number + 1) * IMAGES_A_PART], {})
+        part = rows[number * IMAGES_A_PART : (number + 1) * IMAGES_A_PART]
+        write_shard(path, [(row, 64) for row in part], {})
     parts = [str(number) for number in range(PARTS)]
     (folder / MANIFEST).write_text(json.dumps({"source": source.name, "size": 64, "seed": 0, "parts": parts}))
     return folder

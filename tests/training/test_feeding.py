@@ -1,41 +1,92 @@
 """Which images a run reads when it reads several sources."""
 
+import shutil
 import time
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import SourceError
-from cxrfpn.training.feeding import hide_inputs, one_ahead, open_feed, plan_more
-from cxrfpn.training.recipe import read_recipe
+from cxrfpn.data.shards import PreparedShards
+from cxrfpn.training.feeding import hide_inputs, one_ahead, open_feed, plan_further
+from cxrfpn.training.recipe import FurtherSource, read_recipe
+
+OWN = pd.DataFrame({"image_id": list("abc"), "patient_id": ["1", "2", "3"]})
+PLAN = pd.DataFrame({"image_id": list("abc"), "split": ["train", "validation", "test"], "copies": 1, "mirrored": 0})
+FURTHER = pd.DataFrame(
+    [("k", "1", "train", 4), ("l", "2", "train", 4), ("m", "3", "train", None), ("n", "9", "train", None),
+     ("o", "8", "test", None), ("p", "7", "train", 0), ("q", "6", None, None), ("r", "1", "train", 0)],
+    columns=["image_id", "patient_id", "split", "fold"],
+)  # fmt: skip
 
 
-def test_of_further_sources_nobody_is_shown_who_is_judged():
-    own = pd.DataFrame({"image_id": list("abc"), "patient_id": ["1", "2", "3"]})
-    plan = pd.DataFrame({"image_id": list("abc"), "split": ["train", "validation", "test"]})
-    more = pd.DataFrame(
-        [("k", "1", "train", 4), ("l", "2", "train", 4), ("m", "3", "train", None), ("n", "9", "train", None),
-         ("o", "8", "test", None), ("p", "7", "train", 0), ("q", "6", None, None)],
-        columns=["image_id", "patient_id", "split", "fold"],
-    )  # fmt: skip
+def test_no_patient_of_validation_or_test_is_trained_on_from_a_further_source():
     said = []
-    planned = plan_more(more, own, plan, said.append)
-    # l and m are of patients that are judged; o and p are held out where they come from.
-    assert planned["image_id"].tolist() == ["k", "n", "q"] and set(planned["split"]) == {"train"}
-    assert said == ["further images to train on: 3 (4 others are held out, or of patients that are)"]
+    planned = plan_further(FURTHER, OWN, PLAN, FurtherSource("x"), said.append)
+    # l and m belong to patients of validation and test; o and p are held out by their own source. r is in the
+    # validation fold, but its patient is trained on.
+    assert planned["image_id"].tolist() == ["k", "n", "q", "r"] and set(planned["split"]) == {"train"}
+    assert said[0].startswith("x: 4 images to train on, 0 to validate on, 0 in place of others, 4 left out")
 
 
-def test_a_run_trains_on_all_its_sources_and_is_judged_by_the_first(write_recipe, tmp_path):
+def test_a_further_source_may_add_to_validation():
+    planned = plan_further(FURTHER, OWN, PLAN, FurtherSource("x", share=0.5, validate=True), print)
+    rows = planned.set_index("image_id")
+    assert rows.index[rows["split"] == "validation"].tolist() == ["l", "p"]
+    assert rows.loc[["l", "p"], "share"].eq(1).all() and rows.loc[["k", "n", "q", "r"], "share"].eq(0.5).all()
+
+
+def test_a_further_source_may_not_replace_a_test_image():
+    with pytest.raises(SourceError, match="x: holds image c, which the test split"):
+        plan_further(FURTHER.assign(image_id=list("cklmnopq")), OWN, PLAN, FurtherSource("x"), print)
+
+
+def test_an_image_of_a_further_source_replaces_that_of_the_same_id(write_recipe, chests, tmp_path):
+    shards = PreparedShards(chests)
+    alone = open_feed(read_recipe(write_recipe(tmp_path / "alone.yaml")), print)
+    trained = alone.plan["image_id"][alone.plan["split"] == "train"]
+    further = tmp_path / "further"
+    shutil.copytree(chests, further)
+    for shard in (further / "data").iterdir():  # what is not trained on is left out
+        table = pq.read_table(shard)
+        pq.write_table(table.filter(pc.is_in(table["image_id"], pa.array(trained))), shard)
+    recipe = read_recipe(write_recipe(tmp_path / "both.yaml", more_sources=[{"source": f"parquet:{further}"}]))
+    both = open_feed(recipe, print)
+    assert len(both.shards) == len(shards) + len(trained)
+    assert both.plan.drop(columns="share").equals(alone.plan)
+    rows = both.loader(recipe, "train", 0, 1).rows
+    assert (both.shards.folders[rows] == 1).all() and len(rows) == len(trained)
+
+
+def test_an_epoch_shows_the_share_of_a_further_source(write_recipe, tmp_path):
+    prepare(PhantomSource(60, seed=1), tmp_path / "more", size=64, processes=1)
+    further = [{"source": f"parquet:{tmp_path / 'more'}", "share": 0.25}]
+    recipe = read_recipe(write_recipe(tmp_path / "both.yaml", more_sources=further))
+    feed = open_feed(recipe, print)
+    loader = feed.loader(recipe, "train", 0, 1)
+    added = set(feed.plan["image_id"][feed.plan["share"] == 0.25])
+    epochs = [{name for batch in loader.batches(epoch) for name in batch.image_ids} for epoch in (0, 1)]
+    # Images without a finding are drawn apart from the others, so that either share is rounded by itself.
+    assert all(abs(len(added & epoch) - 0.25 * len(added)) <= 1 for epoch in epochs)
+    assert added & epochs[0] != added & epochs[1]
+    assert all(len(epoch - added) == (feed.plan["split"] == "train").sum() - len(added) for epoch in epochs)
+
+
+def test_a_run_trains_on_all_its_sources_and_validates_on_its_own(write_recipe, tmp_path):
     prepare(PhantomSource(60, seed=1), tmp_path / "more", size=64, processes=1)
     alone = open_feed(read_recipe(write_recipe(tmp_path / "alone.yaml")), print)
-    recipe = read_recipe(write_recipe(tmp_path / "both.yaml", more_sources=[f"parquet:{tmp_path / 'more'}"]))
+    further = [{"source": f"parquet:{tmp_path / 'more'}"}]
+    recipe = read_recipe(write_recipe(tmp_path / "both.yaml", more_sources=further))
     both = open_feed(recipe, print)
     added = both.plan[~both.plan["image_id"].isin(alone.plan["image_id"])]
     assert len(added) > 30 and set(added["split"]) == {"train"}
-    assert both.plan.drop(added.index).equals(alone.plan)
+    assert both.plan.drop(added.index).drop(columns="share").equals(alone.plan)
     seen = {name for batch in both.loader(recipe, "train", 0, 1).batches() for name in batch.image_ids}
     assert set(added["image_id"]) < seen
     assert both.loader(recipe, "validation", 0, 1).entries_an_epoch == (alone.plan["split"] == "validation").sum()
