@@ -13,6 +13,8 @@ from pixels_cxrfpn import RadiographError
 # validation set. What is unknown is missing in pandas' sense (isna()); image_id, patient_id and findings never are.
 METADATA_COLUMNS = ("image_id", "patient_id", "age", "sex", "view_position", "findings", "split", "fold")
 VALIDATION_FOLD = 0
+# Sources whose rows say nothing of findings: nothing in them counts as healthy.
+UNLABELLED = "unlabelled"
 
 
 class SourceError(ValueError):

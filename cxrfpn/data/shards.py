@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configuration_cxrfpn import AGE_SCALE_YEARS, FINDINGS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
-from cxrfpn.data.schema import METADATA_COLUMNS, Row, SourceError
+from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Row, SourceError
 from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.files import write_atomically
 
@@ -96,7 +96,8 @@ class PreparedShards:
     """Folders that prepare.py has finished: labels and patients in memory, images read where they are asked for.
 
     Rows are numbered through all shards, folder by folder, in the order of their names. Row by row: `image_ids` and
-    `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32, `groups` [N]
+    `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32 (NaN for
+    unknown: all those of a folder that was prepared from an unlabelled source), `groups` [N]
     (the row group a row lies in), `folders` [N] (the number of its folder), `source_sides` [N] (the shorter side in
     pixels of the file it was made from). `source` is where those of the first folder
     came from, `size` the side of all images, `skipped` the images that could not be read, with the reasons.
@@ -118,6 +119,8 @@ class PreparedShards:
         self._read_index()
         rows = [sum(read_summary(shard)[0] for shard in shards) for _, shards in found]
         self.folders = np.repeat(np.arange(len(found)), rows)
+        unlabelled = [manifest["source"].startswith(f"{UNLABELLED}:") for manifest, _ in found]
+        self.labels[np.array(unlabelled)[self.folders]] = np.nan
 
     def __len__(self) -> int:
         return len(self.groups)

@@ -13,10 +13,10 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sharpness import SHARP_SIDE
 from cxrfpn.evaluation.metrics import auroc_by_finding, measure
 from cxrfpn.training.optimisation import compute_loss, loss_weights
-from cxrfpn.training.recipe import Cycle
+from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import save_package, score_test_split
-from cxrfpn.training.teachers import Teachers
+from cxrfpn.training.teachers import Student, Teachers, feature_loss
 from modeling_cxrfpn import CxrFpnForImageClassification
 
 # The report's curves call a finding at a score of 0.5; its thresholds come after training.
@@ -64,27 +64,32 @@ def auroc_within_sharpness(labels: NDArray, scores: NDArray, source_sides: NDArr
 class FindingsObjective:
     """Weighted cross-entropy over the 14 findings; what is kept is a package with its thresholds."""
 
-    def wrap(self, network: CxrFpnForImageClassification) -> nn.Module:
-        return network
+    def wrap(self, network: CxrFpnForImageClassification, recipe: Recipe) -> nn.Module:
+        self.settings = recipe.loss
+        self.teachers = Teachers(recipe.loss.teachers) if recipe.loss.teachers else None
+        return Student(network, self.teachers) if recipe.loss.feature_weight else network
 
     def enter(self, run: Run, cycle: Cycle) -> None:
-        self.settings = run.recipe.loss
         shown = torch.from_numpy(run.train_loader.epoch_labels())
         weights = loss_weights(self.settings, shown, cycle)
         self.pos_weight = torch.tensor(weights, device=run.accelerator.device)
-        self.teachers = Teachers(self.settings.teachers, run.accelerator) if self.settings.teachers else None
+        if self.teachers is not None:
+            self.teachers.prepare(run.accelerator)
 
     def loss(self, model: nn.Module, pixel_values: Tensor, patients: Tensor, labels: Tensor) -> Tensor:
-        logits = model(pixel_values, patients).logits
+        output = model(pixel_values, patients)
+        logits, projected = output if self.settings.feature_weight else (output.logits, [])
         loss = compute_loss(logits, labels, self.settings, self.pos_weight)
         if self.teachers is None:
             return loss
+        scores, features = self.teachers.look(pixel_values, patients)
         # Unweighted: the teachers' scores have the weights of their own training in them.
-        taught = F.binary_cross_entropy_with_logits(logits.float(), self.teachers.scores(pixel_values, patients))
-        return torch.lerp(loss, taught, self.settings.teacher_share)
+        taught = F.binary_cross_entropy_with_logits(logits.float(), scores)
+        loss = torch.lerp(loss, taught, self.settings.teacher_share)
+        return loss + self.settings.feature_weight * feature_loss(projected, features) if projected else loss
 
     def judge(self, run: Run, cycle: Cycle) -> Judgement:
-        accelerator, network = run.accelerator, run.judged
+        accelerator, network = run.accelerator, _network(run.judged)
         shares: list[tuple[int, NDArray, NDArray, NDArray]] = []
         with torch.inference_mode(), accelerator.autocast():
             for batch, pixel_values, patients in run.judging_batches(cycle):
@@ -99,7 +104,14 @@ class FindingsObjective:
         return figures[run.recipe.choose_by]
 
     def keep(self, run: Run, cycle: Cycle, judgement: Judgement) -> None:
-        save_package(run.judged, run.folder, run.recipe, cycle.size_of_use, judgement.labels, judgement.scores)
+        save_package(
+            _network(run.judged), run.folder, run.recipe, cycle.size_of_use, judgement.labels, judgement.scores
+        )
 
     def finish(self, run: Run) -> None:
         score_test_split(run)
+
+
+def _network(trained: nn.Module) -> CxrFpnForImageClassification:
+    """The network within what is trained."""
+    return trained.network if isinstance(trained, Student) else trained

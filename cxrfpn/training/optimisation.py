@@ -22,11 +22,12 @@ def finding_weights(labels: Tensor, overrides: Mapping[str, float] = {}) -> list
     """A weight for the positives of each finding: log(1 + N / n), which comes within 0.16 of the report's table.
 
     Args:
-        labels: [N,14] of 0 and 1, of the images that an epoch shows. A finding without positives is weighted as if it
-            had one.
+        labels: [N,14] of 0 and 1, NaN for unknown, of the images that an epoch shows. A finding without positives is
+            weighted as if it had one.
         overrides: {finding: weight} that stand in place of the rule.
     """
-    weights = torch.log1p(len(labels) / labels.sum(dim=0).clamp_min(1)).tolist()
+    known = (~labels.isnan()).sum(dim=0)
+    weights = torch.log1p(known / labels.nansum(dim=0).clamp_min(1)).tolist()
     return [overrides.get(name, weight) for name, weight in zip(FINDINGS, weights, strict=True)]
 
 
@@ -38,21 +39,24 @@ def loss_weights(settings: Loss, labels: Tensor, cycle: Cycle) -> list[float]:
 
 
 def compute_loss(logits: Tensor, labels: Tensor, settings: Loss, pos_weight: Tensor) -> Tensor:
-    """Weighted binary cross-entropy, the mean over images and findings, in fp32.
+    """Return the weighted binary cross-entropy, the mean over images and findings, in fp32.
+
+    An unknown label adds 0 and counts in the mean: the weight of an image must not depend on the images beside it.
 
     Args:
         logits: [B,14].
-        labels: [B,14] of 0 and 1.
+        labels: [B,14] of 0 and 1, NaN for unknown.
         pos_weight: [14].
     """
-    logits = logits.float()
-    targets = labels * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
+    logits, unknown = logits.float(), labels.isnan()
+    targets = labels.masked_fill(unknown, 0.0) * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
     if not settings.negative_focus:
-        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
+        losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
+        return losses.masked_fill(unknown, 0.0).mean()
     shifted = (logits.sigmoid() - NEGATIVE_MARGIN).clamp_min(0)
     positive = pos_weight * targets * F.logsigmoid(logits)
     negative = (1 - targets) * shifted**settings.negative_focus * torch.log1p(-shifted.clamp_max(1 - 1e-6))
-    return -(positive + negative).mean()
+    return -(positive + negative).masked_fill(unknown, 0.0).mean()
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from configuration_cxrfpn import PATIENT_INPUTS
-from cxrfpn.training.recipe import Cycle
+from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import save_network
 from modeling_cxrfpn import PYRAMID_STRIDES, CxrFpnForImageClassification
@@ -86,7 +86,7 @@ class MaskedPretraining(nn.Module):
 class PretrainingObjective:
     """Painting in what is hidden, and reading the patient; what is kept is a package without thresholds."""
 
-    def wrap(self, network: CxrFpnForImageClassification) -> nn.Module:
+    def wrap(self, network: CxrFpnForImageClassification, recipe: Recipe) -> nn.Module:
         return MaskedPretraining(network)
 
     def enter(self, run: Run, cycle: Cycle) -> None:

@@ -11,7 +11,7 @@ import yaml
 from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.augment import Augmentation
 from cxrfpn.data.cohort import PROTOCOLS
-from cxrfpn.data.sources import UNLABELLED
+from cxrfpn.data.schema import UNLABELLED
 
 
 class RecipeError(ValueError):
@@ -45,7 +45,9 @@ class Loss:
     report's table; "none" leaves them alone. label_smoothing: share of each label that is given to its opposite.
     negative_focus: the exponent that quiets negatives already told apart (the asymmetric loss of Ridnik et al., 2021,
     with its margin of 0.05); 0 is plain cross-entropy. teachers: trained packages (folders or Hub ids), whose mean
-    scores are learnt beside the labels; teacher_share: 0 to 1, how much of the loss looks at them.
+    scores are learnt beside the labels; teacher_share: 0 to 1, how much of the loss they are. feature_weight: weight
+    of a further loss that brings the backbone's features to the teachers' (1 - cosine, through projections that are
+    discarded); 0 leaves it out.
     """
 
     pos_weight: Literal["balanced", "none"] = "balanced"
@@ -53,9 +55,12 @@ class Loss:
     negative_focus: float = 0.0
     teachers: tuple[str, ...] = ()
     teacher_share: float = 0.5
+    feature_weight: float = 0.0
 
     def __post_init__(self) -> None:
         _require(0 <= self.teacher_share <= 1, "loss: teacher_share must lie in 0 to 1")
+        _require(self.feature_weight >= 0, "loss: feature_weight must be 0 or more")
+        _require(not self.feature_weight or bool(self.teachers), "loss: feature_weight needs teachers")
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,16 @@ class Recipe:
             _require(set(cycle.pos_weight) <= set(FINDINGS), "cycles: pos_weight names what is no finding")
         for name in ("batch_size", "accumulation", "stored_size", "workers", "checkpoint_steps", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"{name}: must be over 0")
-        _require(self.accumulation <= self.batch_size, "accumulation: must not be above batch_size, the images of a step")
+        _require(
+            self.accumulation <= self.batch_size, "accumulation: must not be above batch_size, the images of a step"
+        )
         for name in ("no_finding_share", "warmup", "patient_dropout", "minimum_precision"):
             _require(0 <= getattr(self, name) <= 1, f"{name}: must lie in 0 to 1")
         _require(0 <= self.weight_average < 1, "weight_average: must lie in 0 to 1, without 1")
         if self.objective == "findings":
-            for name in (self.source, *(further.source for further in self.more_sources)):
-                _require(not name.startswith(f"{UNLABELLED}:"), f"{name}: can only serve the objective pretraining")
+            _require(not self.source.startswith(f"{UNLABELLED}:"), f"{self.source}: has no labels to validate on")
+            for name in (further.source for further in self.more_sources if not self.loss.teachers):
+                _require(not name.startswith(f"{UNLABELLED}:"), f"{name}: has no labels; only teachers can use it")
         _require(self.cohort.get("protocol") in PROTOCOLS, f"cohort: protocol is one of {', '.join(PROTOCOLS)}")
         painted = self.objective == "findings" or self.config().pyramid_channels > 0
         _require(painted, "network: pretraining paints from the pyramid; pyramid_channels must be over 0")

@@ -40,7 +40,7 @@ class LaunchError(RuntimeError):
 class Objective(Protocol):
     """What a run learns: the loss that it lowers, how it is judged after each epoch, what is kept of it."""
 
-    def wrap(self, network: CxrFpnForImageClassification) -> torch.nn.Module:
+    def wrap(self, network: CxrFpnForImageClassification, recipe: Recipe) -> torch.nn.Module:
         """What is trained: the network, or the network with what only this objective needs."""
 
     def enter(self, run: "Run", cycle: Cycle) -> None:
@@ -128,7 +128,7 @@ def begin(recipe: Recipe, objective: Objective, folder: Path, resume: bool) -> R
     network = CxrFpnForImageClassification(recipe.config())
     if checkpoint is None:
         accelerator.print(f"begins with {load_backbone_weights(network, recipe.backbone_weights)}")
-    trained = objective.wrap(network).to(accelerator.device, memory_format=torch.channels_last)
+    trained = objective.wrap(network, recipe).to(accelerator.device, memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, trained)
     model, optimizer = accelerator.prepare(torch.compile(trained) if recipe.compile else trained, optimizer)
     # After prepare, which may put the weights elsewhere: the average reads them where they are.

@@ -32,6 +32,23 @@ def test_weights_are_the_rule_and_a_cycle_may_override_them():
     assert loss_weights(Loss(pos_weight="none"), labels, cycle)[:2] == [1.0, 4.5]
 
 
+def test_an_unknown_label_weighs_nothing_and_is_counted_nowhere():
+    labels = torch.zeros(100, 14)
+    labels[:10, 0] = 1
+    labels[50:, 0] = torch.nan
+    assert finding_weights(labels)[:2] == pytest.approx([math.log(1 + 50 / 10), math.log(101)])
+    logits = torch.linspace(-2, 2, 28).view(2, 14)
+    known = torch.tensor([[1.0, 0.0] * 7, [0.0, 1.0] * 7])
+    masked = known.clone()
+    masked[1] = torch.nan
+    for settings in (Loss(), Loss(negative_focus=2.0)):
+        whole = compute_loss(logits[:1], known[:1], settings, torch.ones(14))
+        # An image keeps its weight among two images, whatever is known of the other.
+        assert compute_loss(logits, masked, settings, torch.ones(14)).item() == pytest.approx(whole.item() / 2)
+    gradient = torch.autograd.grad(compute_loss(logits.requires_grad_(), masked, Loss(), torch.ones(14)), logits)[0]
+    assert gradient[1].eq(0).all() and gradient[0].ne(0).all()
+
+
 def test_the_loss_is_weighted_cross_entropy_with_smoothed_labels():
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(5, 14, generator=generator), torch.randint(0, 2, (5, 14), generator=generator).float()

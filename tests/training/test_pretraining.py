@@ -87,6 +87,6 @@ def test_it_learns_and_a_run_on_findings_begins_with_what_it_learnt(write_recipe
 
 
 def test_findings_are_not_learnt_from_radiographs_that_nobody_labelled(write_recipe, tmp_path, chests):
-    for key, value in (("source", f"unlabelled:{chests}"), ("more_sources", [f"unlabelled:{chests}"])):
-        with pytest.raises(RecipeError, match="unlabelled:.* can only serve the objective pretraining"):
+    for key, value in (("source", f"unlabelled:{chests}"), ("more_sources", [{"source": f"unlabelled:{chests}"}])):
+        with pytest.raises(RecipeError, match="unlabelled:.*: has no labels"):
             read_recipe(write_recipe(tmp_path / "recipe.yaml", **{key: value}))

@@ -4,15 +4,13 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from cxrfpn.data.schema import METADATA_COLUMNS, Source, SourceError
+from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Source, SourceError
 from cxrfpn.data.sources.parquet import LocalFiles, ParquetSource
 
-__all__ = ["DEFAULT_SOURCE", "UNLABELLED", "SourceError", "open_source"]
+__all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
 
 # NIH ChestX-ray14 in the official split, and the revision that everything here was written for.
 DEFAULT_SOURCE = "timm/nih-chest-xray-14"
-# Sources whose rows say nothing of findings: they are never trained on or scored as if they were healthy.
-UNLABELLED = "unlabelled"
 PINNED_REVISIONS = {DEFAULT_SOURCE: "c1bf579641b3256b4d49924436984b82bee5834d"}
 
 _ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -24,7 +22,7 @@ def open_source(name: str = DEFAULT_SOURCE, without: Collection[str] = ()) -> So
     Args:
         name: `org/name` or `org/name@revision` on the Hub, `nih:FOLDER` (as the NIH publishes it), `parquet:FOLDER`,
             `phantom:N` (N drawings), `csv:FILE` (a table of your own) or `unlabelled:FOLDER` (parquet files of which
-            only the images are read: for pretraining).
+            only the images are read: for what teachers say of them).
         without: METADATA_COLUMNS, but image_id, that a table of one's own or parquet files may lack and that are not
             read where they stand: what only predicts needs no `findings`. Every row then comes with none.
 
