@@ -1,4 +1,4 @@
-# make demo | install | test | test-all | audit | bench | lint | format
+# make demo | install | test | test-all | audit | bench | lint | format | release
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,7 +8,7 @@ PORT   ?= 7860
 # A worker a core, each in one thread: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile
 
-.PHONY: help demo install test test-all audit bench lint format clean
+.PHONY: help demo install test test-all audit bench lint format release clean
 
 help:
 	@echo "make demo      open the demo on http://$(HOST):$(PORT) (HOST= and PORT= change it)"
@@ -16,7 +16,8 @@ help:
 	@echo "make test      install, run the tests and print their coverage; make test-all runs the slow ones too"
 	@echo "make audit     ask whether a known hole is in what is installed"
 	@echo "make bench     ratios measured side by side"
-	@echo "make lint      ruff; make format mends what it can"
+	@echo "make lint      ruff; make format fixes what it can"
+	@echo "make release   check that all files name the same version, and tag it"
 
 demo: $(VENV)/.demo-installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/python app.py
@@ -42,6 +43,9 @@ lint: $(VENV)/.test-installed
 format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+release: $(VENV)/.test-installed
+	$(BIN)/python tools/release.py
 
 clean:
 	rm -rf $(VENV)
