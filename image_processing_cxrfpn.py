@@ -13,28 +13,37 @@ from transformers.processing_utils import ImagesKwargs
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .configuration_cxrfpn import IMAGE_MEAN, IMAGE_STD
-    from .radiograph_cxrfpn import Radiograph, read_radiograph
+    from .radiograph_cxrfpn import PIXELS_KEPT, Radiograph, read_radiograph, resize_to_square
 except ImportError:
     from configuration_cxrfpn import IMAGE_MEAN, IMAGE_STD
-    from radiograph_cxrfpn import Radiograph, read_radiograph
+    from radiograph_cxrfpn import PIXELS_KEPT, Radiograph, read_radiograph, resize_to_square
 
 
 class CxrFpnImageProcessorKwargs(ImagesKwargs, total=False):
-    """crop_fraction: the share of each side that the centre crop keeps (the report's 0.9)."""
+    """What this processor takes besides transformers' own settings.
+
+    crop_fraction: the share of each side that the centre crop keeps (the report's 0.9).
+    prepared_size: the side in pixels that every radiograph is resized to first, as it was for training; None resizes
+        the crop straight to `size`.
+    """
 
     crop_fraction: float
+    prepared_size: int | None
 
 
 class CxrFpnImageProcessor(TorchvisionBackend):
     """Reads, crops the centre, resizes and normalises radiographs.
 
     The geometry is the report's for validation and test: the central 90 % of each side, resized to a square (NIH's
-    own images were made square in the same way), scaled to 0..1, then ImageNet's mean and standard deviation.
+    own images were made square in the same way), scaled to 0..1, then ImageNet's mean and standard deviation. A network
+    that was trained on radiographs that prepare.py shrank gets them shrunk in the same way, `prepared_size` pixels a
+    side: sharper ones would score differently from those that its thresholds were fitted on.
     """
 
     valid_kwargs = CxrFpnImageProcessorKwargs
     size = {"height": 224, "width": 224}
     crop_fraction = 0.9
+    prepared_size = None
     resample = PILImageResampling.BILINEAR
     image_mean = IMAGE_MEAN
     image_std = IMAGE_STD
@@ -43,13 +52,17 @@ class CxrFpnImageProcessor(TorchvisionBackend):
     do_normalize = True
 
     def read(
-        self, image: Any, name: str | None = None, size: SizeDict | None = None, crop_fraction: float | None = None
+        self,
+        image: Any,
+        name: str | None = None,
+        size: SizeDict | None = None,
+        crop_fraction: float | None = None,
+        prepared_size: int | None = None,
     ) -> Radiograph:
         """Read a radiograph with as many pixels as this processor needs; a `Radiograph` is given back as it is."""
-        size = size or self.size
-        # A JPEG decoded at reduced scale keeps twice the pixels that are needed: it cannot be told from a full one.
-        least_side = round(2 * max(size.height, size.width) / (crop_fraction or self.crop_fraction))
-        return read_radiograph(image, name, least_side)
+        size, prepared_size = size or self.size, prepared_size or self.prepared_size
+        needed = prepared_size or round(max(size.height, size.width) / (crop_fraction or self.crop_fraction))
+        return read_radiograph(image, name, PIXELS_KEPT * needed)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """One image, a list of them, or an array or tensor with a batch dimension -> a list."""
@@ -57,13 +70,17 @@ class CxrFpnImageProcessor(TorchvisionBackend):
             return list(images)
         return list(images) if getattr(images, "ndim", 0) == 4 else [images]
 
-    def process_image(self, image: Any, size: SizeDict, crop_fraction: float, **_: Any) -> Tensor:
-        """Anything `read_radiograph` reads -> [1,H,W] uint8 of the central crop, resized.
+    def process_image(
+        self, image: Any, size: SizeDict, crop_fraction: float, prepared_size: int | None = None, **_: Any
+    ) -> Tensor:
+        """Turn anything that `read_radiograph` reads into [1,H,W] uint8 pixels of the central crop, resized.
 
         Raises:
             RadiographError: in one line, where the radiograph cannot be read.
         """
-        pixels = self.read(image, size=size, crop_fraction=crop_fraction).pixels
+        pixels = self.read(image, None, size, crop_fraction, prepared_size).pixels
+        if prepared_size is not None:
+            pixels = resize_to_square(pixels, prepared_size)
         return torch.from_numpy(crop_and_resize(pixels, (size.height, size.width), crop_fraction))[None]
 
     def _preprocess(

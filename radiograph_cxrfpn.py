@@ -20,6 +20,11 @@ except ImportError:
 # Pillow's other readers start programs (PostScript), or are seldom looked at.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+# A JPEG decoded at reduced scale keeps this many times the pixels that are needed, on each side: it then cannot be told
+# from one decoded in full.
+PIXELS_KEPT = 2
+# The comment in the files that prepare.py writes: their grey levels were stretched when they were made.
+PREPARED = "prepared by cxr-densenet-fpn"
 
 # PIL would only warn up to twice its own limit, and decode; ours is checked on the header, before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -38,7 +43,8 @@ class Radiograph:
 def read_radiograph(source: Any, name: str | None = None, least_side: int | None = None) -> Radiograph:
     """Read a radiograph of any kind as 8-bit grey, stretched over the range that its pixels really take.
 
-    Stretching makes a file of 8 bits, its twin of 12 or 16 bits and a float array of 0..1 the same radiograph.
+    Stretching makes a file of 8 bits, its twin of 12 or 16 bits and a float array of 0..1 the same radiograph. A file
+    that prepare.py wrote is not stretched a second time.
 
     Args:
         source: a path (never fetched as a URL), bytes, a binary file, a PIL image, a `Radiograph` (given back), or a
@@ -74,6 +80,13 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
         raise
     except Exception as error:  # Pillow's parsers and decoders raise many kinds (OSError, SyntaxError, struct.error)
         raise RadiographError(f"{name}: damaged or truncated ({in_one_line(error)})") from None
+
+
+def resize_to_square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Resize [H,W] uint8 pixels to [side,side], with antialiasing; all of the radiograph stays in the picture."""
+    if pixels.shape == (side, side):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _read_bytes(source: Any, name: str | None) -> tuple[str, bytes]:
@@ -117,6 +130,8 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None) -> np.ndarr
     if getattr(image, "is_animated", False):
         raise RadiographError(f"{name}: has several frames; give one radiograph a file")
     try:
+        if image.mode == "L" and image.info.get("comment") in (PREPARED, PREPARED.encode()):
+            return np.asarray(image)
         if least_side is not None:
             image.draft("L", (least_side, least_side))  # only a JPEG not yet decoded heeds it
         image = ImageOps.exif_transpose(image)

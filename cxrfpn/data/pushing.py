@@ -13,7 +13,7 @@ tags: [chest-x-ray]
 ---
 # {count:,} prepared chest radiographs
 
-{kind} from `{source}`: grey JPEGs of {size} x {size} pixels with the findings, the patient and the boxes where they
+{kind} from `{source}`: grey images of {size} x {size} pixels with the findings, the patient and the boxes where they
 are known, made by `prepare.py` of cxr-densenet-fpn. The terms of the source hold for these images too.
 """
 

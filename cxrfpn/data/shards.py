@@ -43,7 +43,7 @@ _FIELDS = pa.schema(
 
 
 def write_shard(path: Path, rows: Sequence[tuple[Row, int]], skipped: dict[str, str]) -> None:
-    """Write rows whose images are JPEG as one shard, and with them which images of its part could not be read.
+    """Write rows whose images are PNG or JPEG as one shard, and with them which images of its part could not be read.
 
     Args:
         rows: each with the shorter side, in pixels, of the file that its image was made from.
@@ -52,7 +52,7 @@ def write_shard(path: Path, rows: Sequence[tuple[Row, int]], skipped: dict[str, 
     records = [
         {
             **asdict(row),
-            "image": {"bytes": row.image, "path": f"{row.image_id}.jpg"},
+            "image": {"bytes": row.image, "path": f"{row.image_id}.{'png' if row.image[1:4] == b'PNG' else 'jpg'}"},
             "findings": list(row.findings),
             SIDE_COLUMN: side,
         }

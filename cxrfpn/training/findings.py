@@ -15,7 +15,7 @@ from cxrfpn.evaluation.metrics import auroc_by_finding, measure
 from cxrfpn.training.optimisation import compute_loss, loss_weights
 from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.run import Run
-from cxrfpn.training.run_folder import save_package, score_test_split
+from cxrfpn.training.run_folder import as_kept, save_package, score_test_split
 from cxrfpn.training.teachers import Student, Teachers, feature_loss
 from modeling_cxrfpn import CxrFpnForImageClassification
 
@@ -89,7 +89,7 @@ class FindingsObjective:
         return loss + self.settings.feature_weight * feature_loss(projected, features) if projected else loss
 
     def judge(self, run: Run, cycle: Cycle) -> Judgement:
-        accelerator, network = run.accelerator, _network(run.judged)
+        accelerator, network = run.accelerator, as_kept(_network(run.judged))
         shares: list[tuple[int, NDArray, NDArray, NDArray]] = []
         with torch.inference_mode(), accelerator.autocast():
             for batch, pixel_values, patients in run.judging_batches(cycle):
@@ -104,9 +104,8 @@ class FindingsObjective:
         return figures[run.recipe.choose_by]
 
     def keep(self, run: Run, cycle: Cycle, judgement: Judgement) -> None:
-        save_package(
-            _network(run.judged), run.folder, run.recipe, cycle.size_of_use, judgement.labels, judgement.scores
-        )
+        network, sizes = _network(run.judged), (cycle.size_of_use, run.feed.shards.size)
+        save_package(network, run.folder, run.recipe, *sizes, judgement.labels, judgement.scores)
 
     def finish(self, run: Run) -> None:
         score_test_split(run)

@@ -110,7 +110,7 @@ class PretrainingObjective:
         return -figures["validation_loss"]
 
     def keep(self, run: Run, cycle: Cycle, judgement: PretrainingJudgement) -> None:
-        save_network(run.judged.network, run.folder, cycle.size_of_use)
+        save_network(run.judged.network, run.folder, cycle.size_of_use, run.feed.shards.size)
 
     def finish(self, run: Run) -> None:
         """There are no findings to score."""

@@ -39,10 +39,15 @@ _BESIDE = ".package-"
 LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "opencv-python-headless", "pyarrow")
 
 
-def save_network(network: CxrFpnForImageClassification, folder: Path, size: int) -> None:
-    """Write all that `from_pretrained` needs into `folder`, which may hold an older network."""
+def save_network(network: CxrFpnForImageClassification, folder: Path, size: int, prepared_size: int) -> None:
+    """Write all that `from_pretrained` needs into `folder`, which may hold an older network.
+
+    Args:
+        size: the side in pixels at which the network is used.
+        prepared_size: the side in pixels of the prepared images that it was trained on.
+    """
     with _beside(folder) as beside:
-        _write_network(network, beside, size)
+        _write_network(network, beside, size, prepared_size)
 
 
 def save_package(
@@ -50,16 +55,18 @@ def save_package(
     folder: Path,
     recipe: Recipe,
     size: int,
+    prepared_size: int,
     labels: NDArray[np.float32],
     scores: NDArray[np.float32],
 ) -> None:
     """`save_network`, and all that the pipeline needs.
 
     Args:
+        size, prepared_size: as in `save_network`.
         labels, scores: [N,14] of the validation images, to which the thresholds are fitted.
     """
     with _beside(folder) as beside:
-        _write_network(network, beside, size)
+        _write_network(network, beside, size, prepared_size)
         custom_object_save(ChestXrayFindingsPipeline, beside)
         fitted = fit_thresholds(
             labels,
@@ -94,15 +101,21 @@ def _beside(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
 
 
-def _write_network(network: CxrFpnForImageClassification, folder: Path, size: int) -> None:
-    """Weights in half precision, which halves the download and moves no score by more than 0.001; `config.json` says
-    float32, so that they are brought back to it on loading."""
+def as_kept(network: CxrFpnForImageClassification) -> CxrFpnForImageClassification:
+    """Return the network as its package will give it back: a copy, in float32, of its weights in half precision."""
+    return copy.deepcopy(network).half().float()
+
+
+def _write_network(network: CxrFpnForImageClassification, folder: Path, size: int, prepared_size: int) -> None:
+    """Write the weights in half precision, which halves the download; `config.json` says float32, so that they are
+    brought back to it on loading."""
     kept = copy.deepcopy(network)
     kept.config.image_size = size
     kept.half().save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
-    CxrFpnImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
+    processor = CxrFpnImageProcessor(size={"height": size, "width": size}, prepared_size=prepared_size)
+    processor.save_pretrained(folder)
 
 
 def write_epochs(run: Run) -> None:

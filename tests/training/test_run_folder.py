@@ -1,0 +1,43 @@
+"""What a run folder holds: thresholds that hold for the package's own path from a file to its scores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.cohort import OfficialProtocol
+from cxrfpn.data.labels import label_matrix
+from cxrfpn.data.phantom import PhantomSource
+from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.fitting import fit_thresholds
+from cxrfpn.evaluation.running import run_model
+from cxrfpn.evaluation.scoring import select_split
+from cxrfpn.training.loop import train
+from cxrfpn.training.recipe import read_recipe
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, load_pipeline
+
+
+def scores_of(pipe: ChestXrayFindingsPipeline, source: object) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores [N,14] of a source's validation split, through the pipeline."""
+    rows = select_split(source.metadata(), "validation", OfficialProtocol())
+    scores = run_model(pipe, source, rows, maps=False).scores
+    rows = rows.set_index("image_id", drop=False).loc[scores.index]
+    return label_matrix(rows), scores[list(FINDINGS)].to_numpy()
+
+
+def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recipe, chests: Path, tmp_path):
+    """From the original files, larger than the prepared ones, and from the prepared folder."""
+    changes = {"cohort": {"protocol": "official"}, "precision": "auto", "cycles": [{"epochs": 1, "image_size": 72}]}
+    train(read_recipe(write_recipe(tmp_path / "recipe.yaml", **changes)), tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "thresholds.json").read_text())
+    pipe = load_pipeline(str(tmp_path / "run"))
+    assert pipe.image_processor.prepared_size == 64
+    labels, scores = scores_of(pipe, PhantomSource(150))
+    again = fit_thresholds(labels, scores, dataset="phantom:150", split="validation")
+    for name, thresholds in kept["operating_points"].items():
+        assert thresholds == pytest.approx(again["operating_points"][name], abs=1e-3), name
+    calls = scores >= np.array([kept["operating_points"]["sensitivity_90"][name] for name in FINDINGS]) - 1e-3
+    assert ((calls & labels).sum(axis=0) >= 0.9 * labels.sum(axis=0)).all()
+    np.testing.assert_allclose(scores_of(pipe, open_source(f"parquet:{chests}"))[1].mean(), scores.mean(), atol=1e-6)
