@@ -1,5 +1,6 @@
 """Tables in whatever spelling come out in the one schema; what no table may hold is refused with its place."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -8,6 +9,7 @@ from cxrfpn.data.schema import METADATA_COLUMNS, SourceError
 from cxrfpn.data.sources import open_source
 from cxrfpn.data.sources.boxes import read_boxes
 from cxrfpn.data.sources.columns import checked, make_row, read_age, read_findings, spelled, tabulate
+from cxrfpn.data.sources.patient_ids import read_patient_id
 
 
 def table_of(**columns: list) -> pd.DataFrame:
@@ -82,6 +84,26 @@ def test_the_patient_is_told_by_the_file_name_where_no_column_tells_it() -> None
     raw = {"image_id": ["00000013_004.png", "images/00000013_005.jpg", "chest.png"], "findings": ["Mass"] * 3}
     assert tabulate(raw, "t")["patient_id"].tolist() == ["13", "13", "chest"]
     assert tabulate({**raw, "patient_id": [7, 8.0, "9"]}, "t")["patient_id"].tolist() == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("spelling", [3, 3.0, "3", "3.0", "00000003", " 003 ", np.int64(3)])
+def test_a_patient_is_the_same_in_any_spelling(spelling: object) -> None:
+    by_name = tabulate({"image_id": ["00000003_001.png"], "findings": [[]]}, "nih")["patient_id"]
+    by_column = tabulate({"image_id": ["film.png"], "findings": [[]], "patient_id": [spelling]}, "ward.csv")
+    assert by_name.tolist() == by_column["patient_id"].tolist() == ["3"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("0", "0"), ("000", "0"), ("P03", "P03"), ("1.5", "1.5"), ("3-0", "3-0")])
+def test_what_is_no_whole_number_is_kept_as_it_is(given: str, kept: str) -> None:
+    assert read_patient_id(given) == kept
+
+
+def test_a_patient_that_contradicts_an_nih_file_name_is_warned_of(caplog) -> None:
+    raw = {"findings": [[]] * 3, "image_id": ["00000003_001", "00000004_000", "20240101_001"]}
+    checked(tabulate({**raw, "patient_id": ["00000003", "4", "P7"]}, "ward.csv"))
+    assert not caplog.records  # a date is no patient of the NIH's
+    checked(tabulate({**raw, "patient_id": ["00000003", "5", "P7"]}, "ward.csv", first_row=2))
+    assert "ward.csv, row 3: image 00000004_000 belongs to patient 4 by its name and to patient 5" in caplog.text
 
 
 def test_validation_is_fold_0_of_train() -> None:

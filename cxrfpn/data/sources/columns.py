@@ -11,6 +11,7 @@ import pandas as pd
 
 from configuration_cxrfpn import FINDINGS, MAX_AGE_YEARS, SEXES, VIEW_POSITIONS
 from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
+from cxrfpn.data.sources.patient_ids import nih_patient, read_patient_id, warn_of_other_patients
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ OTHER_FOLD = VALIDATION_FOLD + 1
 SPLITS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
 
 _IMAGE_SUFFIX = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
-_NIH_IMAGE = re.compile(r"(?:.*/)?(\d{8})_\d{3}")
 _AGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*([YMWD]?)", re.IGNORECASE)
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _UNKNOWN = ("", "u", "unknown", "o", "other", "nan", "none", "n/a")
@@ -100,10 +100,10 @@ def tabulate(raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1) ->
     splits, folds = read("split", _split), read("fold", _fold)
     if "validation" in splits:
         folds = [_fold_of(split, fold) for split, fold in zip(splits, folds, strict=True)]
-    patients = zip(read("patient_id", _text), ids, strict=True)
+    patients = zip(read("patient_id", read_patient_id), ids, strict=True)
     columns = {
         "image_id": ids,
-        "patient_id": [_patient_of(image_id) if patient is None else patient for patient, image_id in patients],
+        "patient_id": [patient or nih_patient(image_id) or image_id for patient, image_id in patients],
         "age": np.array(read("age", read_age), np.float64),
         "sex": read("sex", lambda value: _category(value, {"male": "M", "female": "F"}, SEXES, "sex")),
         "view_position": read("view_position", lambda value: _category(value, {}, VIEW_POSITIONS, "view position")),
@@ -116,7 +116,7 @@ def tabulate(raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1) ->
 
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
-    """A table indexed by (file, row), as it is but numbered from 0.
+    """A table indexed by (file, row), as it is but numbered from 0; warns where patients and NIH file names disagree.
 
     Raises:
         SourceError: an image twice, or a patient on both sides of a split; with the files and rows.
@@ -140,6 +140,7 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
             f"{_place(table, other.row)}: patient {patient} is in {other.side} here and in {one.side} in "
             f"{_place(table, one.row)}; all images of a patient belong on one side of a split"
         )
+    warn_of_other_patients(table)
     return table.reset_index(drop=True)
 
 
@@ -236,11 +237,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():  # whole numbers in a column that lacks some
         value = int(value)
     return None if value is None else str(value).strip() or None
-
-
-def _patient_of(image_id: str) -> str:
-    match = _NIH_IMAGE.fullmatch(image_id)
-    return str(int(match[1])) if match else image_id
 
 
 def _category(value: Any, words: Mapping[str, str], codes: Mapping[str, float], name: str) -> str | None:
