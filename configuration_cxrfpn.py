@@ -1,4 +1,4 @@
-"""What the network is: the 14 findings in their order, the patient encoding, every width and rate."""
+"""What the network is: the 14 findings in their order, every width and rate."""
 
 import math
 
@@ -22,13 +22,6 @@ FINDINGS: tuple[str, ...] = (
     "Hernia",
 )
 
-# Where each patient input stands in the patient vector, and what its categories are worth.
-PATIENT_INPUTS: tuple[str, ...] = ("age", "view_position", "sex")
-VIEW_POSITIONS: dict[str, float] = {"PA": 0.0, "AP": 1.0}
-SEXES: dict[str, float] = {"M": 0.0, "F": 1.0}
-AGE_SCALE_YEARS = 100.0
-MAX_AGE_YEARS = 120.0
-
 # What the image processor normalises by: ImageNet's mean and standard deviation of red, green and blue.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -49,54 +42,6 @@ CUSTOM_PIPELINES = {
         "type": "image",
     }
 }
-
-
-def encode_patient(
-    age: float | None = None, sex: str | None = None, view_position: str | None = None
-) -> tuple[float, float, float]:
-    """Encode what is known of a patient as (age / 100, PA 0 or AP 1, M 0 or F 1); NaN stands for unknown.
-
-    Args:
-        age: years, 0 to 120, or None.
-        sex: "M" or "F" (any case), or None.
-        view_position: "PA" or "AP" (any case), or None.
-
-    Raises:
-        ValueError: for an age outside 0 to 120, or another sex or view position.
-    """
-    return (
-        _encode_age(age),
-        _encode_category(view_position, VIEW_POSITIONS, "view position"),
-        _encode_category(sex, SEXES, "sex"),
-    )
-
-
-def _encode_age(age: float | None) -> float:
-    if age is None:
-        return math.nan
-    try:
-        years = float(age)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"age {_shown(age)} is not a number of years") from None
-    if math.isnan(years):
-        return math.nan
-    if not 0 <= years <= MAX_AGE_YEARS:
-        raise ValueError(f"age {_shown(age)} is outside 0 to {MAX_AGE_YEARS:.0f} years; leave it out if it is unknown")
-    return min(years / AGE_SCALE_YEARS, 1.0)
-
-
-def _encode_category(value: str | None, codes: dict[str, float], name: str) -> float:
-    text = str(value).strip().upper()
-    if value is None or text in ("NAN", "<NA>"):  # as pandas reads an empty cell
-        return math.nan
-    if text not in codes:
-        raise ValueError(f"{name} {_shown(value)} is none of {', '.join(codes)}; leave it out if it is unknown")
-    return codes[text]
-
-
-def _shown(value: object) -> str:
-    """A value as it stands in a message: on one line, and not too long."""
-    return " ".join(repr(value).split())[:80]
 
 
 class CxrFpnConfig(PreTrainedConfig):

@@ -15,10 +15,12 @@ from transformers.utils import logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .backbone_cxrfpn import make_backbone
-    from .configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
+    from .configuration_cxrfpn import FINDINGS, CxrFpnConfig
+    from .patient_cxrfpn import PATIENT_INPUTS
 except ImportError:
     from backbone_cxrfpn import make_backbone
-    from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS, CxrFpnConfig
+    from configuration_cxrfpn import FINDINGS, CxrFpnConfig
+    from patient_cxrfpn import PATIENT_INPUTS
 
 logger = logging.get_logger(__name__)
 
@@ -78,7 +80,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
 
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
-            patient: [B,3] as `encode_patient` gives it, NaN for unknown; None where nothing is known.
+            patient: [B,3] as `Patient.encode` gives it, NaN for unknown; None where nothing is known.
             labels: [B,14] of 0 and 1 (or soft labels between), in the order of `FINDINGS`.
 
         Returns:

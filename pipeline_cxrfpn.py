@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import Pipeline, PreTrainedModel, pipeline
 from transformers.utils import cached_file, logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .configuration_cxrfpn import FINDINGS, encode_patient
+    from .answer_cxrfpn import Answer
+    from .configuration_cxrfpn import FINDINGS
+    from .patient_cxrfpn import PATIENT_KEYS, Patient, unique
     from .thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError, sigmoid
 except ImportError:
-    from configuration_cxrfpn import FINDINGS, encode_patient
+    from answer_cxrfpn import Answer
+    from configuration_cxrfpn import FINDINGS
+    from patient_cxrfpn import PATIENT_KEYS, Patient, unique
     from thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError, sigmoid
 
 logger = logging.get_logger(__name__)
 
-PATIENT_KEYS = ("age", "sex", "view_position")
 WEIGHTS = "model.safetensors"
 PACKAGE_FILES = ("config.json", "preprocessor_config.json", WEIGHTS)
 
@@ -80,12 +82,14 @@ class ChestXrayFindingsPipeline(Pipeline):
     """`pipeline("chest-xray-findings", model=..., trust_remote_code=True)`.
 
     Takes a radiograph (whatever `read_radiograph` reads; a string is a path, never a URL) or a mapping `{"image": ...,
-    "age": years, "sex": "M" or "F", "view_position": "PA" or "AP"}`, or a list or generator of either. What a mapping
-    leaves out is taken from a DICOM header, and is unknown otherwise.
+    "age": years, "sex": "M" or "F", "view_position": "PA" or "AP"}`, or a list or generator of either; `Patient` says
+    in which forms these may be written. What a mapping leaves out is taken from a DICOM header, and is unknown
+    otherwise.
 
-    Gives, for each radiograph, 14 mappings sorted by score: `label`; `score` (the sigmoid, which thresholds apply to;
-    no probability); `probability` (calibrated, or None); `threshold`; `positive`; and with `maps=True` `map`, an array
-    [h,w] of 0..1 that shows where the finding was seen.
+    Gives, for each radiograph, an `Answer`: a list of 14 mappings sorted by score, whose attribute `notes` holds
+    sentences on why they may not hold (a lateral view, an unclear polarity), normally none. Each mapping has `label`;
+    `score` (the sigmoid, which thresholds apply to; no probability); `probability` (calibrated, or None); `threshold`;
+    `positive`; and with `maps=True` `map`, an array [h,w] of 0..1 that shows where the finding was seen.
 
     Call parameters: `operating_point` (a name in thresholds.json), `maps`, and transformers' `batch_size`.
     """
@@ -109,8 +113,8 @@ class ChestXrayFindingsPipeline(Pipeline):
         forward = {} if maps is None else {"maps": maps}
         return {}, forward, {} if operating_point is None else {"operating_point": operating_point}
 
-    def preprocess(self, inputs: Any) -> dict[str, Tensor]:
-        """A radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W] and patient [1,3]."""
+    def preprocess(self, inputs: Any) -> dict[str, Any]:
+        """A radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W], patient [1,3] and notes."""
         known = dict(inputs) if isinstance(inputs, Mapping) else {"image": inputs}
         if "image" not in known:
             raise ValueError(f"an input needs the key 'image'; it has {', '.join(map(str, known)) or 'none'}")
@@ -119,22 +123,24 @@ class ChestXrayFindingsPipeline(Pipeline):
                 f"an input takes no key {', '.join(map(str, unknown))}; it takes image, {', '.join(PATIENT_KEYS)}"
             )
         radiograph = self.image_processor.read(known["image"])
-        told = {key: getattr(radiograph, key) if known.get(key) is None else known[key] for key in PATIENT_KEYS}
+        patient = Patient(**{key: known.get(key) for key in PATIENT_KEYS}).or_else(radiograph.patient)
         return {
             "pixel_values": self.image_processor(radiograph)["pixel_values"],
-            "patient": torch.tensor([encode_patient(**told)], dtype=torch.float32),
+            "patient": torch.tensor([patient.encode()], dtype=torch.float32),
+            "notes": unique((*radiograph.notes, *patient.notes)),
         }
 
-    def _forward(self, model_inputs: dict[str, Tensor], maps: bool = False) -> dict[str, Tensor]:
+    def _forward(self, model_inputs: dict[str, Any], maps: bool = False) -> dict[str, Any]:
+        notes = {"notes": model_inputs.get("notes", ())}
         pixel_values = model_inputs["pixel_values"].to(self.model.dtype).contiguous(memory_format=torch.channels_last)
         with _fastest_precision(pixel_values.device):
             if not maps:
-                return {"logits": self.model(pixel_values, model_inputs["patient"]).logits.float()}
+                return {"logits": self.model(pixel_values, model_inputs["patient"]).logits.float(), **notes}
             logits, finding_maps = self.model.forward_with_maps(pixel_values, model_inputs["patient"])
-            return {"logits": logits.float(), "maps": finding_maps.float()}
+            return {"logits": logits.float(), "maps": finding_maps.float(), **notes}
 
-    def postprocess(self, model_outputs: dict[str, Tensor], operating_point: str | None = None) -> list[dict[str, Any]]:
-        """Logits [1,14] of one radiograph -> its findings, the highest score first."""
+    def postprocess(self, model_outputs: dict[str, Any], operating_point: str | None = None) -> Answer:
+        """Logits [1,14] and notes of one radiograph -> its findings, the highest score first."""
         thresholds = self.thresholds.at(operating_point)
         findings = []
         for index, (label, logit) in enumerate(zip(FINDINGS, model_outputs["logits"][0].tolist(), strict=True)):
@@ -149,7 +155,8 @@ class ChestXrayFindingsPipeline(Pipeline):
             if "maps" in model_outputs:
                 finding["map"] = model_outputs["maps"][0, index].numpy()
             findings.append(finding)
-        return sorted(findings, key=lambda finding: finding["score"], reverse=True)
+        findings.sort(key=lambda finding: finding["score"], reverse=True)
+        return Answer(findings, model_outputs.get("notes", ()))
 
     def _read_thresholds(self) -> Thresholds:
         path = self.package_file("thresholds.json")

@@ -12,9 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
+    from .patient_cxrfpn import Patient
     from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line, printable, stretch_to_8_bits
 except ImportError:
     from dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
+    from patient_cxrfpn import Patient
     from pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line, printable, stretch_to_8_bits
 
 # Pillow's other readers start programs (PostScript), or are seldom looked at.
@@ -32,12 +34,22 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Radiograph:
-    """Pixels [H,W] uint8 that span 0 to 255, and what the file says of the patient (None where it is silent)."""
+    """Pixels [H,W] uint8 that span 0 to 255, and what the file says of the patient (None where it is silent).
+
+    `notes` are short sentences on whatever keeps it from being a frontal chest radiograph for presentation, or makes
+    its picture uncertain. Normally there are none.
+    """
 
     pixels: np.ndarray
     age: float | None = None
     sex: str | None = None
     view_position: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def patient(self) -> Patient:
+        """What the file says of the patient."""
+        return Patient(self.age, self.sex, self.view_position)
 
 
 def read_radiograph(source: Any, name: str | None = None, least_side: int | None = None) -> Radiograph:

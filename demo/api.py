@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from configuration_cxrfpn import SEXES, VIEW_POSITIONS
 from demo.batch import read_rows
 from demo.reading import UNKNOWN, Reader
 from demo.uploads import Batch, clean_name, read_upload
+from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 
 def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:

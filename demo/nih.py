@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 from huggingface_hub import is_offline_mode
 
-from configuration_cxrfpn import SEXES, VIEW_POSITIONS
 from demo.uploads import Upload
+from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 DATASET, SPLIT, ROWS = "timm/nih-chest-xray-14", "test", 25_596
 SERVER = "https://datasets-server.huggingface.co"

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from configuration_cxrfpn import FINDINGS, SEXES, VIEW_POSITIONS
+from configuration_cxrfpn import FINDINGS
 from demo.api import add_endpoints
 from demo.batch import read_rows
 from demo.examples import FOLDER, load_examples, thumbnails
@@ -19,6 +19,7 @@ from demo.points import describe_points
 from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
 from demo.sweeping import LIVE
 from demo.uploads import MAX_FILES, Batch, is_dicom, read_upload
+from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 HERE = Path(__file__).parent
 # What the model beside the demo is called, whatever folder a Space puts both into.

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from configuration_cxrfpn import MAX_AGE_YEARS, encode_patient
 from demo.examples import drawn_findings
 from demo.gate import Gate
 from demo.nih import label_of
 from demo.uploads import Upload
 from overlay_cxrfpn import GLOW
+from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
 
-PATIENT_KEYS = ("age", "sex", "view_position")
 UNKNOWN = "unknown"
 # Longer sides, in pixels: of the radiograph as the page shows it, and of the maps, which are smooth.
 SHOWN_SIDE, MAP_SIDE = 1024, 128
@@ -47,7 +46,7 @@ class Reader:
     def patient_in(self, upload: Upload) -> dict[str, Any]:
         """What the file itself says of the patient (a DICOM header); None where it is silent."""
         radiograph = self.pipe.image_processor.read(upload.data, name=upload.name)
-        return {key: getattr(radiograph, key) for key in PATIENT_KEYS}
+        return radiograph.patient.values()
 
     def read(self, upload: Upload, patient: Mapping[str, Any], maps: bool = False) -> Reading:
         """Read one upload.
@@ -61,10 +60,9 @@ class Reader:
             ValueError: an upload or a patient that cannot be used, in one line.
         """
         radiograph = replace(self.pipe.image_processor.read(upload.data, name=upload.name), **patient)
-        told = {key: getattr(radiograph, key) for key in PATIENT_KEYS}
-        encode_patient(**told)
         findings = self.pipe(radiograph, maps=maps)
-        return Reading(upload.name, radiograph.pixels, told, findings, self.gate.passes(radiograph.pixels))
+        known = radiograph.patient.values()
+        return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
 
     def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
         """What the page draws: the reading, its picture and its maps as data URLs. No path, no header, no state."""
@@ -100,16 +98,16 @@ def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
     Raises:
         ValueError: an age that is no number of years in 0 to 120.
     """
-    text = (age or "").strip().replace(",", ".")
     try:
-        years = float(text) if text and text.lower() != UNKNOWN else None
-        encode_patient(age=years)
+        patient = Patient(age=age)
     except ValueError:
+        patient = None
+    if patient is None or patient.notes:  # whoever typed an impossible age is here to correct it
         raise ValueError(
             f"the age must be a number of years from 0 to {MAX_AGE_YEARS:.0f}; leave it empty if it is unknown"
-        ) from None
+        )
     return {
-        "age": years,
+        "age": patient.age,
         "sex": None if sex in (None, UNKNOWN) else sex,
         "view_position": None if view_position in (None, UNKNOWN) else view_position,
     }
@@ -118,7 +116,8 @@ def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
 def patient_to_form(patient: Mapping[str, Any]) -> tuple[str, str, str]:
     """The inverse of `patient_from_form`, for what a DICOM header told."""
     age = patient["age"]
-    return "" if age is None else f"{age:g}", patient["sex"] or UNKNOWN, patient["view_position"] or UNKNOWN
+    view_position = patient["view_position"] if patient["view_position"] in VIEW_POSITIONS else UNKNOWN
+    return "" if age is None else f"{age:g}", patient["sex"] or UNKNOWN, view_position
 
 
 def _layer(placed: np.ndarray) -> Image.Image:

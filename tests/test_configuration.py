@@ -1,39 +1,8 @@
-"""The findings' order, the patient encoding, and configs that must be refused."""
-
-import math
+"""The findings' order, and configs that must be refused."""
 
 import pytest
 
-from configuration_cxrfpn import FINDINGS, CxrFpnConfig, encode_patient
-
-
-def test_the_patient_is_encoded_in_the_place_and_scale_of_the_report():
-    assert encode_patient(age=63, view_position="AP", sex="F") == (0.63, 1.0, 1.0)
-    assert encode_patient(age=0, view_position="PA", sex="M") == (0.0, 0.0, 0.0)
-    assert encode_patient(age="63", view_position="pa", sex=" f ") == (0.63, 0.0, 1.0)
-    assert encode_patient(age=104)[0] == 1.0
-
-
-def test_unknown_is_not_zero():
-    assert all(math.isnan(value) for value in encode_patient())
-    assert all(math.isnan(value) for value in encode_patient(age=math.nan, sex=math.nan, view_position=math.nan))
-    age, view_position, sex = encode_patient(age=0, sex="M")
-    assert (age, sex) == (0.0, 0.0) and math.isnan(view_position)
-
-
-@pytest.mark.parametrize(
-    ("patient", "said"),
-    [
-        ({"age": 414}, "age 414 is outside 0 to 120 years"),
-        ({"age": -1}, "age -1 is outside"),
-        ({"age": "old"}, "age 'old' is not a number"),
-        ({"sex": "X"}, "sex 'X' is none of M, F"),
-        ({"view_position": "LATERAL"}, "view position 'LATERAL' is none of PA, AP"),
-    ],
-)
-def test_an_impossible_patient_is_refused_by_name(patient: dict, said: str):
-    with pytest.raises(ValueError, match=said):
-        encode_patient(**patient)
+from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 
 
 def test_a_config_names_the_findings_in_order_and_survives_saving(tmp_path):

@@ -17,12 +17,13 @@ from PIL import Image
 
 import predict
 import publish
-from configuration_cxrfpn import FINDINGS, encode_patient
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
 from cxrfpn.prediction.predicting import load_pipeline
 from cxrfpn.publishing import onnx_export, quantising
 from cxrfpn.publishing.onnx_export import WEIGHTS_KEY
+from patient_cxrfpn import Patient
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENT = {"age": 63, "sex": "F", "view_position": "AP"}
@@ -74,11 +75,11 @@ def assert_same_logits(package: Path, file: Path, images: list, patients: list[t
 def test_a_hundred_radiographs_get_the_logits_of_the_network(exported, package, drawing):
     images = [np.roll(drawing, shift, axis=1) for shift in range(100)]
     patients = [
-        encode_patient(
+        Patient(
             None if index % 3 == 0 else index,
             (None, "F", "M")[index % 3],
             ("PA", None, "AP", "PA")[index % 4],
-        )
+        ).encode()
         for index in range(100)
     ]
     assert_same_logits(package, exported, images, patients)
@@ -90,7 +91,7 @@ def test_the_released_model_on_real_radiographs(nih_mini, tmp_path):
     source = open_source(f"parquet:{nih_mini}")
     wanted = set(source.metadata().query("split == 'test'")["image_id"][:100])
     rows = [row for part in source.parts() for row in source.rows(part, wanted)]
-    patients = [encode_patient(row.age, row.sex, row.view_position) for row in rows]
+    patients = [Patient(row.age, row.sex, row.view_position).encode() for row in rows]
     assert len(rows) == 100
     assert_same_logits(ROOT, tmp_path / "model.onnx", [row.image for row in rows], patients)
 

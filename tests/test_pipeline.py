@@ -12,8 +12,9 @@ import transformers
 from PIL import Image
 from transformers import pipeline
 
-from configuration_cxrfpn import FINDINGS, encode_patient
+from configuration_cxrfpn import FINDINGS
 from modeling_cxrfpn import CxrFpnForImageClassification
+from patient_cxrfpn import Patient
 from pipeline_cxrfpn import ChestXrayFindingsPipeline, _fastest_precision, cpu_multiplies_bf16
 from radiograph_cxrfpn import Radiograph
 from thresholds_cxrfpn import Thresholds
@@ -36,7 +37,7 @@ def expected_scores(package: Path, pipe: ChestXrayFindingsPipeline, image: objec
 
 def test_fourteen_findings_sorted_by_score_with_their_calls(package, pipe, drawing):
     findings = pipe({"image": drawing, "age": 63, "sex": "F", "view_position": "PA"})
-    scores = expected_scores(package, pipe, drawing, encode_patient(63, "F", "PA"))
+    scores = expected_scores(package, pipe, drawing, Patient(63, "F", "PA").encode())
     assert sorted(each["label"] for each in findings) == sorted(FINDINGS)
     assert findings == sorted(findings, key=lambda finding: finding["score"], reverse=True)
     for finding in findings:
@@ -97,8 +98,8 @@ def test_wrong_inputs_are_named(pipe, drawing, tmp_path):
         pipe({"image": drawing, "weight": 80})
     with pytest.raises(ValueError, match="needs the key 'image'"):
         pipe({"age": 80})
-    with pytest.raises(ValueError, match="age 414 is outside"):
-        pipe({"image": drawing, "age": 414})
+    with pytest.raises(ValueError, match="age .old. is not a number"):
+        pipe({"image": drawing, "age": "old"})
     with pytest.raises(ValueError, match=r"gone\.png: cannot be read \(no such file\)"):
         pipe(str(tmp_path / "gone.png"))
     with pytest.raises(TypeError, match="takes no parameter threshold"):
@@ -183,3 +184,16 @@ def test_a_score_at_its_threshold_is_a_call(pipe):
     for logit, called in ((0.0, True), (-1e-3, False)):
         findings = pipe.postprocess({"logits": torch.full((1, 14), logit)})
         assert all(finding["positive"] is called for finding in findings)
+
+
+def test_notes_come_with_each_answer_alone_and_in_batches(pipe, drawing):
+    lateral, told = "The view is lateral", "The age 414 is outside"
+    inputs = [{"image": drawing, "view_position": "LL"}, drawing, {"image": drawing, "age": 414, "view_position": "PA"}]
+    expected = [lateral, None, told]
+    alone = [pipe(each) for each in inputs]
+    for answers in (alone, pipe(inputs), pipe(inputs, batch_size=2), list(pipe(iter(inputs), batch_size=3))):
+        assert [len(answer) for answer in answers] == [14] * 3
+        for answer, words in zip(answers, expected, strict=True):
+            assert [note[: len(words or "")] for note in answer.notes] == ([] if words is None else [words])
+    assert alone[0].to_dict() == {"findings": list(alone[0]), "notes": alone[0].notes}
+    assert alone[0] == pipe({"image": drawing, "view_position": None})  # to the network the view is unknown

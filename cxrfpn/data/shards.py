@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configuration_cxrfpn import AGE_SCALE_YEARS, FINDINGS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Row, SourceError
 from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.files import write_atomically
+from patient_cxrfpn import AGE_SCALE_YEARS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
 
 MANIFEST = "prepare.json"
 MANIFEST_KEYS = {"source", "size", "seed", "parts"}
@@ -183,7 +184,7 @@ class PreparedShards:
         self.patients, self.labels = self._patients(), self._labels()
 
     def _patients(self) -> np.ndarray:
-        """`encode_patient` of all rows at once."""
+        """The patient vectors of all rows at once, as `Patient.encode` gives them."""
         age = self._table["age"].to_numpy() / np.float32(AGE_SCALE_YEARS)
         encoded = {"age": np.minimum(age, 1)}
         for column, codes in {"view_position": VIEW_POSITIONS, "sex": SEXES}.items():

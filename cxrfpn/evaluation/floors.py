@@ -13,9 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from configuration_cxrfpn import FINDINGS, encode_patient
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.evaluation.metrics import auroc_by_finding, mean_auroc
+from patient_cxrfpn import Patient
 
 SHUFFLES = 20
 PIXEL_COMPONENTS = 150
@@ -83,7 +84,7 @@ def _fit_each(
 
 def _patient_vectors(metadata: pd.DataFrame) -> NDArray[np.float64]:
     columns = (metadata[name] for name in ("age", "sex", "view_position"))
-    return np.array([encode_patient(age, sex, view) for age, sex, view in zip(*columns, strict=True)])
+    return np.array([Patient(age, sex, view).encode() for age, sex, view in zip(*columns, strict=True)])
 
 
 def _shuffled(labels: NDArray, scores: NDArray, seed: int) -> dict[str, float]:

@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Row, Source, SourceError
@@ -55,7 +54,7 @@ class _Image:
 
     image_id: str
     patient_id: str
-    inputs: Future[dict[str, Tensor]]
+    inputs: Future[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _rows(source: Source, parts: list[str], batch_size: int) -> Iterator[tuple[s
             yield part, [], error
 
 
-def _prepare(pipe: ChestXrayFindingsPipeline, row: Row) -> dict[str, Tensor]:
+def _prepare(pipe: ChestXrayFindingsPipeline, row: Row) -> dict[str, Any]:
     radiograph = pipe.image_processor.read(row.content(), row.image_id)
     patient = {"age": row.age, "sex": row.sex, "view_position": row.view_position}
     return pipe.preprocess({"image": radiograph, **patient})
@@ -157,7 +156,7 @@ def _predict(
     pipe: ChestXrayFindingsPipeline, images: list[_Image], operating_point: str | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of a batch, with SCHEMA's columns."""
-    inputs: dict[int, dict[str, Tensor]] = {}
+    inputs: dict[int, dict[str, Any]] = {}
     errors: dict[int, str] = {}
     for index, image in enumerate(images):
         try:
@@ -175,13 +174,17 @@ def _predict(
 
 
 def _answers(
-    pipe: ChestXrayFindingsPipeline, inputs: list[dict[str, Tensor]], operating_point: str | None
+    pipe: ChestXrayFindingsPipeline, inputs: list[dict[str, Any]], operating_point: str | None
 ) -> list[list[dict[str, Any]]]:
     """What the pipeline does with inputs that it has prepared, in one batch."""
     if not inputs:
         return []
-    logits = pipe.forward({name: torch.cat([each[name] for each in inputs]) for name in inputs[0]})["logits"]
-    return [pipe.postprocess({"logits": each[None]}, operating_point) for each in logits]
+    tensors = {name: torch.cat([each[name] for each in inputs]) for name in ("pixel_values", "patient")}
+    logits = pipe.forward(tensors)["logits"]
+    return [
+        pipe.postprocess({"logits": each[None], "notes": prepared["notes"]}, operating_point)
+        for each, prepared in zip(logits, inputs, strict=True)
+    ]
 
 
 class _Writer:

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from configuration_cxrfpn import encode_patient
 from cxrfpn.prediction.inputs import Input
+from patient_cxrfpn import Patient
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from pipeline_cxrfpn import load_pipeline as load_package
 from pixels_cxrfpn import printable
@@ -63,7 +63,7 @@ def _start(pool: ThreadPoolExecutor, pipe: ChestXrayFindingsPipeline, batch: Seq
 def _prepare(pipe: ChestXrayFindingsPipeline, entry: Input) -> Radiograph:
     radiograph = pipe.image_processor.read(entry.path)
     try:  # refused here, beside its file, rather than with its whole batch
-        encode_patient(**entry.patient)
+        Patient(**entry.patient)
     except ValueError as error:
         raise ValueError(f"{printable(str(entry.path))}: {error}") from None
     return radiograph

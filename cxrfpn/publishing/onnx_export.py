@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configuration_cxrfpn import FINDINGS, PATIENT_INPUTS
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.onnx_backend import (
     FINDINGS_KEY,
@@ -23,6 +23,7 @@ from cxrfpn.prediction.onnx_backend import (
 )
 from cxrfpn.prediction.predicting import load_pipeline
 from cxrfpn.publishing.contents import PublishError
+from patient_cxrfpn import PATIENT_INPUTS
 from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, file_sha256
 
 # What torch writes ONNX with, and onnxruntime, which reads it again.

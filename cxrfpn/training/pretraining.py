@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from configuration_cxrfpn import PATIENT_INPUTS
 from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import save_network
 from modeling_cxrfpn import PYRAMID_STRIDES, CxrFpnForImageClassification
+from patient_cxrfpn import PATIENT_INPUTS
 
 # Squares of 16 pixels are hidden, 2 x 2 places of the finest level: at 64 pixels a quarter of a chest's width.
 HIDDEN_SQUARE, HIDDEN_SHARE = 16, 0.5

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from configuration_cxrfpn import FINDINGS, CxrFpnConfig, encode_patient
+from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.augment import Augmentation, augment, draw_parameters, evaluation_view
 from cxrfpn.data.cohort import OfficialProtocol, PatientsProtocol, plan_cohort
 from cxrfpn.data.labels import label_matrix
@@ -18,6 +18,7 @@ from cxrfpn.data.phantom import PhantomSource, draw_phantom
 from cxrfpn.data.phantom.chest import draw_chest
 from cxrfpn.data.schema import METADATA_COLUMNS, Row, SourceError
 from modeling_cxrfpn import CxrFpnForImageClassification
+from patient_cxrfpn import Patient
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_a_small_network_learns_the_findings_in_minutes() -> None:
 def tensors(source: PhantomSource) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All phantoms of a source: pixels [N,S,S] uint8, patients [N,3] and labels [N,14] float32."""
     rows = [row for part in source.parts() for row in source.rows(part)]
-    patients = [encode_patient(row.age, row.sex, row.view_position) for row in rows]
+    patients = [Patient(row.age, row.sex, row.view_position).encode() for row in rows]
     labels = [[float(name in row.findings) for name in FINDINGS] for row in rows]
     pixels = torch.from_numpy(np.stack([decode(row) for row in rows]))
     return pixels, torch.tensor(patients), torch.tensor(labels)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from datasets import load_dataset
 
-from configuration_cxrfpn import FINDINGS, encode_patient
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, SourceError
 from cxrfpn.data.shards import PreparedShards, shard_paths
 from cxrfpn.files import write_atomically
+from patient_cxrfpn import Patient
 
 COUNTS = (250, 0, 130, 1)
 
@@ -29,7 +30,7 @@ def test_what_was_written_comes_back_row_by_row(prepared):
     assert shards.patient_ids.to_pylist() == [row.patient_id for row in rows]
     labels = [[float(name in row.findings) for name in FINDINGS] for row in rows]
     assert torch.equal(torch.from_numpy(shards.labels), torch.tensor(labels))
-    expected = torch.tensor([encode_patient(row.age, row.sex, row.view_position) for row in rows])
+    expected = torch.tensor([Patient(row.age, row.sex, row.view_position).encode() for row in rows])
     assert torch.equal(torch.from_numpy(shards.patients).nan_to_num(-1), expected.nan_to_num(-1))
     assert shards.skipped == {f"unreadable{last}": "the file is empty" for last in (250, 380, 381)}
     assert np.bincount(shards.groups).tolist() == [100, 100, 50, 0, 100, 30, 1]

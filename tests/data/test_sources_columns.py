@@ -8,7 +8,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, SourceError
 from cxrfpn.data.sources import open_source
 from cxrfpn.data.sources.boxes import read_boxes
-from cxrfpn.data.sources.columns import checked, make_row, read_age, read_findings, spelled, tabulate
+from cxrfpn.data.sources.columns import checked, make_row, read_findings, spelled, tabulate
 from cxrfpn.data.sources.patient_ids import read_patient_id
 
 
@@ -18,13 +18,13 @@ def table_of(**columns: list) -> pd.DataFrame:
     return tabulate({"image_id": ids, "findings": ["No Finding"] * count, **columns}, "table.csv", first_row=2)
 
 
-@pytest.mark.parametrize(
-    ("value", "years"),
-    [(58, 58), (58.0, 58), ("58", 58), ("058Y", 58), ("018M", 1.5), ("0", 0), (120, 120)]
-    + [(414, None), ("414", None), (-1, None), ("", None), (None, None), ("unknown", None)],
-)
-def test_an_age_in_any_form_is_years_or_unknown(value: object, years: float | None) -> None:
-    assert read_age(value) == years
+def test_the_patient_is_read_in_any_form_and_a_lateral_row_stops_nothing() -> None:
+    table = table_of(
+        age=["058Y", 414, "6 M", pd.NA], sex=["Male", "O", "f", None], view_position=["AP SUPINE", "PA", "LL", None]
+    )
+    assert table["age"].fillna(-1).tolist() == [58, -1, 0.5, -1]
+    assert table["sex"].tolist() == ["M", None, "F", None]
+    assert table["view_position"].tolist() == ["AP", "PA", "LATERAL", None]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_validation_is_fold_0_of_train() -> None:
         ("findings", "Mass|Nodul", "table.csv, row 3, image 00000001_000: unknown finding 'Nodul'"),
         ("age", "old", "row 3, image 00000001_000: age 'old'"),
         ("sex", "1", "row 3, image 00000001_000: sex '1'"),
-        ("view_position", "LATERAL", "row 3, image 00000001_000: view position 'LATERAL'"),
+        ("view_position", "SEPIA", "row 3, image 00000001_000: view position 'SEPIA'"),
         ("split", "traim", "row 3, image 00000001_000: split 'traim'"),
         ("fold", "x", "row 3, image 00000001_000: fold 'x'"),
     ],

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from configuration_cxrfpn import encode_patient
 from cxrfpn.prediction.inputs import InputError, match_patients, read_patients
 from demo.reading import patient_from_form
 from demo.uploads import UploadError, check_header
+from patient_cxrfpn import Patient
 from pixels_cxrfpn import RadiographError
 from radiograph_cxrfpn import read_radiograph
 from tests.hardening.corpus import drawing, sound_pictures
@@ -165,7 +165,7 @@ ANYTHING = st.one_of(
 def test_arbitrary_patients(age, sex, view_position):
     for patient in ({"age": age}, {"sex": sex}, {"view_position": view_position}):
         try:
-            encoded = encode_patient(**patient)
+            encoded = Patient(**patient).encode()
         except ValueError as error:
             assert len(str(error)) < 250 and not CONTROLS.search(str(error))
         else:

@@ -9,9 +9,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from configuration_cxrfpn import FINDINGS, MAX_AGE_YEARS, SEXES, VIEW_POSITIONS
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
 from cxrfpn.data.sources.patient_ids import nih_patient, read_patient_id, warn_of_other_patients
+from patient_cxrfpn import Patient
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ OTHER_FOLD = VALIDATION_FOLD + 1
 SPLITS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
 
 _IMAGE_SUFFIX = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
-_AGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*([YMWD]?)", re.IGNORECASE)
-_YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
-_UNKNOWN = ("", "u", "unknown", "o", "other", "nan", "none", "n/a")
 
 
 def letters(name: str) -> str:
@@ -104,9 +102,9 @@ def tabulate(raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1) ->
     columns = {
         "image_id": ids,
         "patient_id": [patient or nih_patient(image_id) or image_id for patient, image_id in patients],
-        "age": np.array(read("age", read_age), np.float64),
-        "sex": read("sex", lambda value: _category(value, {"male": "M", "female": "F"}, SEXES, "sex")),
-        "view_position": read("view_position", lambda value: _category(value, {}, VIEW_POSITIONS, "view position")),
+        "age": np.array(read("age", lambda value: Patient(age=value).age), np.float64),
+        "sex": read("sex", lambda value: Patient(sex=value).sex),
+        "view_position": read("view_position", lambda value: Patient(view_position=value).view_position),
         "findings": read("findings", read_findings),
         "split": ["train" if split == "validation" else split for split in splits],
         "fold": np.array(folds, np.float64),
@@ -192,22 +190,6 @@ def finding_named(name: Any) -> str | None:
         raise ValueError(f"unknown finding {name!r}; known are No Finding, {', '.join(FINDINGS)}") from None
 
 
-def read_age(value: Any) -> float | None:
-    """58, "58", "058Y" or "018M" (as DICOM writes it) -> years; None for what is unknown or beyond a human age.
-
-    Raises:
-        ValueError: no age at all.
-    """
-    text = "" if value is None else str(value).strip()
-    if text.lower() in _UNKNOWN:
-        return None
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"age {value!r} is not a number of years; leave it empty if it is unknown")
-    years = float(match[1]) * _YEARS[match[2].upper()]
-    return years if 0 <= years <= MAX_AGE_YEARS else None
-
-
 def image_id_of(value: Any) -> str:
     """A file name without the suffix of an image.
 
@@ -227,7 +209,7 @@ def _read(values: Sequence[Any], reader: Callable[[Any], Any], where: Callable[[
     read = []
     for code, value in enumerate(different):
         try:
-            read.append(reader(None if value != value else value))
+            read.append(reader(None if pd.api.types.is_scalar(value) and pd.isna(value) else value))
         except ValueError as error:
             raise SourceError(f"{where(int((codes == code).argmax()))}: {error}") from None
     return [read[code] for code in codes]
@@ -239,14 +221,6 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value).strip() or None
 
 
-def _category(value: Any, words: Mapping[str, str], codes: Mapping[str, float], name: str) -> str | None:
-    text = "" if value is None else str(value).strip()
-    if text.lower() in _UNKNOWN:
-        return None
-    code = words.get(text.lower(), text.upper())
-    if code not in codes:
-        raise ValueError(f"{name} {value!r} is none of {', '.join(codes)}; leave it empty if it is unknown")
-    return code
 
 
 def _split(value: Any) -> str | None:
