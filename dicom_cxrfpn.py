@@ -1,17 +1,26 @@
-"""A DICOM file -> 8-bit grey pixels, and what its header says of the patient."""
+"""A DICOM file -> 8-bit grey pixels, what its header says of the patient, and notes."""
 
 import io
 import re
 import struct
+import warnings
 import zlib
 from typing import Any
 
 import numpy as np
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line
+    from .dicom_header_cxrfpn import kind_notes, read_patient
+    from .dicom_tags_cxrfpn import text, whole
+    from .dicom_values_cxrfpn import shown_values
+    from .patient_cxrfpn import Patient, unique
+    from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, stretch_to_8_bits
 except ImportError:
-    from pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line
+    from dicom_header_cxrfpn import kind_notes, read_patient
+    from dicom_tags_cxrfpn import text, whole
+    from dicom_values_cxrfpn import shown_values
+    from patient_cxrfpn import Patient, unique
+    from pixels_cxrfpn import RadiographError, check_size, grey_of_array, stretch_to_8_bits
 
 # Of a DICOM file that inflates, and of any other file.
 MAX_BYTES = 2**30
@@ -19,53 +28,172 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 # The transfer syntax (0002,0010) of a DICOM file that is deflated as a whole.
 DEFLATED_DICOM = re.compile(rb"\x02\x00\x10\x00.{4}1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 
+# How a DICOM data set begins that lacks the mark: an element of group 2 or 8, explicit (VR) or implicit (length).
+BARE_DICOM = re.compile(
+    rb"[\x02\x08]\0[\x00-\x20]\0(?:[A-Z]{2}|[\x00-\x40]\0\0\0)|\0\x08\0[\x00-\x20][A-Z]{2}", re.DOTALL
+)
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+
 # The boxes of a JP2 file that may stand before its codestream, and the one that holds it.
 JP2_BOXES = (b"jP  ", b"ftyp", b"jp2h", b"uuid", b"xml ", b"jp2c")
 
 
 def is_dicom(data: bytes, name: str) -> bool:
-    """Whether a file is to be read as DICOM: by its mark, or, as old archives leave that out, by its name."""
-    return data[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES)
+    """Whether a file is to be read as DICOM: by its mark, its name or, since old archives lack both, its beginning."""
+    return data[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES) or BARE_DICOM.match(data) is not None
 
 
 def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Read the bytes of a DICOM file.
 
     Returns:
-        pixels [H,W] uint8, the windowed grey levels with bone bright, and `age` (years), `sex` ("M", "F") and
-        `view_position` ("PA", "AP"), each None where the header is silent or says something else.
+        pixels [H,W] uint8 with bone bright and padding black, and the other fields of a `Radiograph`: `age` (years),
+        `sex`, `view_position` and `notes`.
 
     Raises:
         RadiographError: pydicom is not installed; no pixels, several frames, too large, or broken.
     """
     try:
-        import pydicom
-    except ImportError:
-        raise RadiographError(f"{name}: is a DICOM file; install pydicom to read it") from None
-    try:
         _check_inflated(data, name)
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # a data set alone, as old archives keep them
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        header = _header(dataset, name)
-        pixels = grey_of_array(_shown_values(dataset), name)
-        if str(dataset.PhotometricInterpretation) == "MONOCHROME1":  # the lowest value is the brightest
-            pixels = 255 - pixels
+        dataset = _parse(data)
+        _complete(dataset, name)
+        _check_coded_size(dataset, name)
+        pixels, notes = _grey(dataset, name)
+        patient = read_patient(dataset)
+        notes = unique((*patient.notes, *kind_notes(dataset), *notes))
     except RadiographError:
         raise
-    except Exception as error:  # pydicom and its decoders raise whatever a broken file leads them to
-        raise RadiographError(f"{name}: the DICOM file cannot be decoded ({in_one_line(error)})") from None
-    return pixels, header
+    except ImportError:
+        raise RadiographError(f"{name}: is a DICOM file; install pydicom to read it") from None
+    except Exception:  # pydicom and its decoders raise whatever a broken file leads them to
+        raise RadiographError(f"{name}: the DICOM file is damaged and cannot be decoded; export it again") from None
+    return pixels, {**patient.values(), "notes": notes}
 
 
-def _shown_values(dataset: Any) -> np.ndarray:
-    """The pixels as a viewer would show them: through their palette, or through their modality and window."""
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+def read_dicom_patient(data: bytes) -> Patient:
+    """Return what the header of a DICOM file says of the patient, without decoding the pixels; unknown if broken."""
+    try:
+        return read_patient(_parse(data, stop_before_pixels=True))
+    except Exception:  # a file that cannot be read is refused where its picture is asked for
+        return Patient()
 
-    values = dataset.pixel_array
-    if str(dataset.PhotometricInterpretation) == "PALETTE COLOR":  # the values are places in a table of colours
-        return apply_color_lut(values, dataset)
-    return apply_voi_lut(apply_modality_lut(values, dataset), dataset)
+
+def _parse(data: bytes, **options: Any) -> Any:
+    import pydicom
+
+    # What pydicom warns of is read as viewers read it, noted, or refused in a line of ours.
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:  # a data set alone, as old archives keep them
+        _, is_little_endian = dataset.original_encoding
+        syntaxes = pydicom.uid.ExplicitVRBigEndian, pydicom.uid.ImplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntaxes[is_little_endian is not False]
+    return dataset
+
+
+def _complete(dataset: Any, name: str) -> None:
+    """Refuse what holds no picture, or several; give the header what decoders need and writers leave out."""
+    if "PixelData" not in dataset:
+        kind = "is a DICOMDIR, the index of a folder" if "DirectoryRecordSequence" in dataset else "has no pixels"
+        raise RadiographError(f"{name}: the DICOM file {kind}")
+    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
+    if not rows or not columns:
+        raise RadiographError(f"{name}: the DICOM header does not say how many rows and columns there are")
+    check_size(columns, rows, name)
+    frames, samples = whole(dataset, "NumberOfFrames", 1) or 1, whole(dataset, "SamplesPerPixel", 1)
+    if frames > 1:
+        raise RadiographError(f"{name}: has {frames} frames; give one radiograph a file")
+    allocated = whole(dataset, "BitsAllocated", 8 if whole(dataset, "BitsStored", 16) <= 8 else 16)
+    if samples not in (1, 3) or allocated not in (1, 8, 16, 32):
+        raise RadiographError(f"{name}: pixels of {samples} samples and {allocated} bits are not read")
+    stored = whole(dataset, "BitsStored", allocated)
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.NumberOfFrames = rows, columns, samples, 1
+    dataset.BitsAllocated, dataset.BitsStored = allocated, stored if 1 <= stored <= allocated else allocated
+    dataset.PixelRepresentation = int(whole(dataset, "PixelRepresentation") == 1)
+    if samples == 3:
+        dataset.PlanarConfiguration = int(whole(dataset, "PlanarConfiguration") == 1)
+    if not text(dataset, "PhotometricInterpretation"):
+        dataset.PhotometricInterpretation = "RGB" if samples == 3 else ""
+
+
+def _grey(dataset: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The pixels as a viewer would show them, [H,W] uint8, and what is to be noted of them."""
+    photometric = text(dataset, "PhotometricInterpretation")
+    frame = frame_values(dataset, name)
+    if photometric == "PALETTE COLOR":  # the values are places in a table of colours
+        from pydicom.pixels import apply_color_lut
+
+        frame = apply_color_lut(frame, dataset)
+    if frame.ndim == 3:
+        return grey_of_array(frame, name), ()
+    try:
+        shown = shown_values(frame, dataset)
+    except ValueError as error:
+        raise RadiographError(f"{name}: {error}") from None
+    pixels = stretch_to_8_bits(shown.values, name, shown.padding)
+    if shown.is_inverted:
+        pixels = 255 - pixels
+    if shown.padding is not None:
+        pixels = np.where(shown.padding, np.uint8(0), pixels)
+    return pixels, shown.notes
+
+
+def frame_values(dataset: Any, name: str) -> np.ndarray:
+    """Decode the only frame of a data set.
+
+    Returns:
+        what is stored, unused bits included, [H,W] or, of colours, [H,W,3].
+
+    Raises:
+        RadiographError: the pixels are cut, or of a coding that no installed decoder knows.
+    """
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import ExplicitVRLittleEndian, JPEGExtended12Bit
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == ENCAPSULATED_UNCOMPRESSED:
+        syntax, data = ExplicitVRLittleEndian, next(generate_frames(dataset.PixelData, number_of_frames=1))
+        dataset.file_meta.TransferSyntaxUID, dataset.PixelData = syntax, data
+    if not syntax.is_encapsulated:
+        bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
+        subsampled = text(dataset, "PhotometricInterpretation") == "YBR_FULL_422"
+        expected = -(-bits // 8) * 2 // 3 if subsampled else -(-bits // 8)
+        if (there := len(dataset.PixelData)) < expected:
+            raise RadiographError(f"{name}: is cut short: {there:,} of {expected:,} bytes of its pixels are there")
+    if syntax == JPEGExtended12Bit and dataset.BitsStored > 8:
+        return _decode_12_bit_jpeg(dataset, name)
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise RadiographError(f"{name}: pixels coded as {syntax.name} are not read; save it uncompressed") from None
+    return decoder.as_array(dataset, correct_unused_bits=False, allow_excess_frames=False)[0]
+
+
+def _decode_12_bit_jpeg(dataset: Any, name: str) -> np.ndarray:
+    """Decode JPEG Extended of 12 bits by GDCM, which pydicom does not trust with it."""
+    try:
+        import gdcm
+    except ImportError:
+        raise RadiographError(f"{name}: 12-bit JPEG needs python-gdcm; install it to read the file") from None
+    from pydicom.encaps import generate_frames
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((dataset.Columns, dataset.Rows, 1))
+    image.SetDataElement(element)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    data = image.GetBuffer().encode("utf-8", "surrogateescape")
+    return np.frombuffer(data, "<u2").reshape(dataset.Rows, dataset.Columns)
 
 
 def _check_inflated(data: bytes, name: str) -> None:
@@ -126,31 +254,3 @@ def _codestream(frame: bytes) -> int:
             return place + (16 if box[:4] == b"\x00\x00\x00\x01" else 8)
         place += max(int.from_bytes(box[:4]), 8)
     return place
-
-
-def _header(dataset: Any, name: str) -> dict[str, Any]:
-    if "PixelData" not in dataset:
-        raise RadiographError(f"{name}: the DICOM file has no pixels")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise RadiographError(f"{name}: has {dataset.NumberOfFrames} frames; give one radiograph a file")
-    check_size(int(dataset.Columns), int(dataset.Rows), name)
-    _check_coded_size(dataset, name)
-    return {
-        "age": _age(str(dataset.get("PatientAge") or "")),
-        "sex": _known(dataset.get("PatientSex"), ("M", "F")),
-        "view_position": _known(dataset.get("ViewPosition"), ("PA", "AP")),
-    }
-
-
-def _age(text: str) -> float | None:
-    """An Age String (DICOM PS3.5, AS): three digits and D, W, M or Y."""
-    match = re.fullmatch(r"\s*(\d{1,3})([DWMY])\s*", text)
-    if match is None:
-        return None
-    years = int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
-    return round(years, 2) if years <= 120 else None
-
-
-def _known(value: Any, allowed: tuple[str, ...]) -> str | None:
-    text = str(value or "").strip().upper()
-    return text if text in allowed else None

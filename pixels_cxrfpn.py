@@ -17,7 +17,7 @@ class RadiographError(ValueError):
     """What cannot be read as a radiograph. The message is one line: the name, what is wrong, what to do."""
 
 
-def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
+def stretch_to_8_bits(values: np.ndarray, name: str = "image", padding: np.ndarray | None = None) -> np.ndarray:
     """Map the range that the radiograph takes at thumbnail scale, linearly, onto 0..255; what lies outside is clipped.
 
     A range of single pixels would change with every reduction (noise, the ringing of JPEG, the edges of markers), and
@@ -26,6 +26,7 @@ def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
     Args:
         values: [H,W] of any real type.
         name: what errors call it.
+        padding: [H,W] bool, True where a pixel is none of the picture; the range leaves these out.
 
     Returns:
         [H,W] uint8; an image under 256 pixels spans 0 to 255 exactly.
@@ -35,7 +36,8 @@ def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
     """
     if values.size == 0:
         raise RadiographError(f"{name}: has no pixels")
-    low, high = values.min(), values.max()
+    seen = values if padding is None else values[~padding]
+    low, high = seen.min(), seen.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RadiographError(f"{name}: has pixels that are not finite numbers")
     if low == high:
@@ -43,7 +45,7 @@ def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
     low, high = float(low), float(high)
     if not LEAST <= high - low <= MOST:
         raise RadiographError(f"{name}: pixels from {low:g} to {high:g} are no grey levels; rescale them")
-    low, high = _thumbnail_range(values, low, high)
+    low, high = _thumbnail_range(values, low, high, padding)
     if values.dtype == np.uint8 and low == 0 and high == 255:
         return values
     if values.dtype in (np.uint8, np.uint16):  # a table look-up is several times faster than arithmetic on pixels
@@ -52,11 +54,26 @@ def stretch_to_8_bits(values: np.ndarray, name: str = "image") -> np.ndarray:
     return np.rint((values.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
 
 
-def _thumbnail_range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """Lowest and highest mean over squares that leave 128 to 255 pixels a side; low and high where those are equal."""
+def _thumbnail_range(
+    values: np.ndarray, low: float, high: float, padding: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Lowest and highest mean over squares that leave 128 to 255 pixels a side; low and high where those are equal.
+
+    Squares that padding lies in are left out.
+    """
     factor = min(values.shape) // THUMBNAIL_SIDE
     if factor < 2:
         return low, high
+    sums = _square_sums(values, factor)
+    if padding is not None:
+        sums = sums[_square_sums(padding.view(np.uint8), factor) == 0]
+        if not sums.size:
+            return low, high
+    lowest, highest = sums.min() / factor**2, sums.max() / factor**2
+    return (lowest, highest) if highest - lowest >= LEAST else (low, high)
+
+
+def _square_sums(values: np.ndarray, factor: int) -> np.ndarray:
     rows, columns = values.shape[0] // factor, values.shape[1] // factor
     kinds = {1: np.int32, 2: np.int32, 4: np.int64}  # whose sums cannot overflow
     kind = np.float64 if values.dtype.kind == "f" else kinds.get(values.dtype.itemsize, np.float64)
@@ -65,8 +82,7 @@ def _thumbnail_range(values: np.ndarray, low: float, high: float) -> tuple[float
         bands += values[step : rows * factor : factor, : columns * factor]
     for step in range(factor):
         sums += bands[:, step::factor]
-    lowest, highest = sums.min() / factor**2, sums.max() / factor**2
-    return (lowest, highest) if highest - lowest >= LEAST else (low, high)
+    return sums
 
 
 def grey_of_array(array: np.ndarray, name: str) -> np.ndarray:

@@ -191,7 +191,12 @@ def test_notes_come_with_each_answer_alone_and_in_batches(pipe, drawing):
     inputs = [{"image": drawing, "view_position": "LL"}, drawing, {"image": drawing, "age": 414, "view_position": "PA"}]
     expected = [lateral, None, told]
     alone = [pipe(each) for each in inputs]
-    for answers in (alone, pipe(inputs), pipe(inputs, batch_size=2), list(pipe(iter(inputs), batch_size=3))):
+    for answers in (
+        alone,
+        pipe(inputs),
+        pipe(inputs, batch_size=2),
+        list(pipe((each for each in inputs), batch_size=3)),
+    ):
         assert [len(answer) for answer in answers] == [14] * 3
         for answer, words in zip(answers, expected, strict=True):
             assert [note[: len(words or "")] for note in answer.notes] == ([] if words is None else [words])

@@ -23,8 +23,8 @@ def test_the_patient_is_read_in_any_form_and_a_lateral_row_stops_nothing() -> No
         age=["058Y", 414, "6 M", pd.NA], sex=["Male", "O", "f", None], view_position=["AP SUPINE", "PA", "LL", None]
     )
     assert table["age"].fillna(-1).tolist() == [58, -1, 0.5, -1]
-    assert table["sex"].tolist() == ["M", None, "F", None]
-    assert table["view_position"].tolist() == ["AP", "PA", "LATERAL", None]
+    assert table["sex"].fillna("").tolist() == ["M", "", "F", ""]
+    assert table["view_position"].fillna("").tolist() == ["AP", "PA", "LATERAL", ""]
 
 
 @pytest.mark.parametrize(
