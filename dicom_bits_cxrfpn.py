@@ -36,12 +36,11 @@ def true_values(frame: np.ndarray, dataset: Any, notes: list[str]) -> tuple[np.n
     seen = raw if padding is None else raw[~padding]
     if not seen.size:
         return raw, padding
-    header, others, factor = _readings(seen, stored, shift, is_signed)
+    lies_low = shift > 0 and int(np.bitwise_or.reduce(seen, axis=None)) & ((1 << shift) - 1) > 0
+    header, others, factor = _readings(seen, stored, 0 if lies_low else shift, is_signed)
     read = _smoothest(raw, padding, header, others, factor)
-    if read is not header:
-        notes.append(
-            "The header is wrong about the bits of the pixels (BitsStored, HighBit or sign); read as they are."
-        )
+    if read is not header or lies_low:
+        notes.append("The header is wrong about the pixels' bits (BitsStored, HighBit or sign); read as they are.")
     values = read(raw)
     if limits is not None and not np.shares_memory(values, raw):  # padding as the stored bits spell it
         more = _within(values, limits, is_signed, allocated)
@@ -54,7 +53,7 @@ def _readings(seen: np.ndarray, stored: int, shift: int, is_signed: bool) -> tup
 
     Args:
         seen: [N] unsigned, the pixels that are no padding.
-        shift: how far the header says that the stored bits lie above the lowest.
+        shift: how far the stored bits lie above the lowest.
     """
 
     def masked(raw: np.ndarray) -> np.ndarray:
@@ -65,7 +64,7 @@ def _readings(seen: np.ndarray, stored: int, shift: int, is_signed: bool) -> tup
         return _signed(raw << unused) >> unused
 
     header = extended if is_signed else masked
-    if shift and not np.bitwise_or.reduce(seen, axis=None) & ((1 << shift) - 1):
+    if shift:
         return lambda raw: header(raw >> shift), [], MUCH_SMOOTHER
     half, most = 1 << (stored - 1), int(seen.max())
     if most < 1 << stored:  # the unused bits are zero
