@@ -58,6 +58,7 @@ def read_dicom(data: bytes, name: str) -> tuple[np.ndarray, dict[str, Any]]:
         _check_inflated(data, name)
         dataset = _parse(data)
         _complete(dataset, name)
+        _unwrap(dataset)
         _check_coded_size(dataset, name)
         pixels, notes = _grey(dataset, name)
         patient = read_patient(dataset)
@@ -113,8 +114,6 @@ def _complete(dataset: Any, name: str) -> None:
     dataset.PixelRepresentation = int(whole(dataset, "PixelRepresentation") == 1)
     if samples == 3:
         dataset.PlanarConfiguration = int(whole(dataset, "PlanarConfiguration") == 1)
-    if not text(dataset, "PhotometricInterpretation"):
-        dataset.PhotometricInterpretation = "RGB" if samples == 3 else ""
 
 
 def _grey(dataset: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -139,6 +138,16 @@ def _grey(dataset: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return pixels, shown.notes
 
 
+def _unwrap(dataset: Any) -> None:
+    """Take the pixels of an encapsulated uncompressed file out of their capsule."""
+    if dataset.file_meta.TransferSyntaxUID == ENCAPSULATED_UNCOMPRESSED:
+        from pydicom.encaps import generate_frames
+        from pydicom.uid import ExplicitVRLittleEndian
+
+        dataset.PixelData = next(generate_frames(dataset.PixelData, number_of_frames=1))
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+
+
 def frame_values(dataset: Any, name: str) -> np.ndarray:
     """Decode the only frame of a data set.
 
@@ -148,14 +157,10 @@ def frame_values(dataset: Any, name: str) -> np.ndarray:
     Raises:
         RadiographError: the pixels are cut, or of a coding that no installed decoder knows.
     """
-    from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
-    from pydicom.uid import ExplicitVRLittleEndian, JPEGExtended12Bit
+    from pydicom.uid import JPEGExtended12Bit
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax == ENCAPSULATED_UNCOMPRESSED:
-        syntax, data = ExplicitVRLittleEndian, next(generate_frames(dataset.PixelData, number_of_frames=1))
-        dataset.file_meta.TransferSyntaxUID, dataset.PixelData = syntax, data
     if not syntax.is_encapsulated:
         bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
         subsampled = text(dataset, "PhotometricInterpretation") == "YBR_FULL_422"
@@ -168,7 +173,10 @@ def frame_values(dataset: Any, name: str) -> np.ndarray:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise RadiographError(f"{name}: pixels coded as {syntax.name} are not read; save it uncompressed") from None
-    return decoder.as_array(dataset, correct_unused_bits=False, allow_excess_frames=False)[0]
+    # One of a colour space that it does not know decides nothing here: of one sample, the values are what is stored.
+    colours = text(dataset, "PhotometricInterpretation") if dataset.SamplesPerPixel == 3 else "MONOCHROME2"
+    options = {"correct_unused_bits": False, "allow_excess_frames": False}
+    return decoder.as_array(dataset, photometric_interpretation=colours or "RGB", **options)[0]
 
 
 def _decode_12_bit_jpeg(dataset: Any, name: str) -> np.ndarray:

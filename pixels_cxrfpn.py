@@ -122,6 +122,6 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error says, as it may stand in a message of ours."""
+def in_one_line(error: object) -> str:
+    """What an error or another object says, as it may stand in a message of ours."""
     return printable(" ".join(str(error).split()))[:200] or type(error).__name__

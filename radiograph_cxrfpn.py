@@ -1,8 +1,10 @@
 """A radiograph in any kind of file or array -> 8-bit grey pixels, and what a DICOM header says of the patient."""
 
 import io
+import math
 import os
 import stat
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,19 @@ try:  # inside a package made by transformers (from_pretrained); beside the scri
     from .dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
     from .patient_cxrfpn import Patient
     from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line, printable, stretch_to_8_bits
+    from .tiff_cxrfpn import is_white_zero, true_range, with_black_zero
 except ImportError:
     from dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
     from patient_cxrfpn import Patient
     from pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line, printable, stretch_to_8_bits
+    from tiff_cxrfpn import is_white_zero, true_range, with_black_zero
 
 # Pillow's other readers start programs (PostScript), or are seldom looked at.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000")
+KINDS = "PNG, JPEG, JPEG 2000, WebP, TIFF, BMP, NumPy or DICOM"
+GZIP, NUMPY = b"\x1f\x8b", b"\x93NUMPY"
+# Of 256. Colours of 16 bits are read by their upper 8, in which a picture of 12 bits has at most 16 levels.
+FEW_LEVELS = 64
 WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 # A JPEG decoded at reduced scale keeps this many times the pixels that are needed, on each side: it then cannot be told
 # from one decoded in full.
@@ -61,7 +69,7 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
     Args:
         source: a path (never fetched as a URL), bytes, a binary file, a PIL image, a `Radiograph` (given back), or a
             numpy array or tensor of [H,W], [H,W,C] or [C,H,W] with 1, 3 or 4 channels and any numeric type. Files: PNG,
-            JPEG, WebP, TIFF and BMP in any mode; DICOM with pydicom installed.
+            JPEG, JPEG 2000, WebP, TIFF and BMP in any mode; .npy; DICOM with pydicom installed; each also in gzip.
         name: what errors call it; by default the path.
         least_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale as long as both sides keep this many pixels.
 
@@ -80,14 +88,25 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
     name, data = _read_bytes(source, name)
     if not data:
         raise RadiographError(f"{name}: the file is empty")
+    return _decode(data, name, least_side)
+
+
+def _decode(data: bytes, name: str, least_side: int | None) -> Radiograph:
+    if data.startswith(GZIP):
+        data, name = _inflated(data, name), name[:-3] if name.lower().endswith(".gz") else name
     if is_dicom(data, name):
         pixels, header = read_dicom(data, name)
         return Radiograph(pixels, **header)
+    if data.startswith(NUMPY):
+        return Radiograph(grey_of_array(_numpy_array(data, name), name))
+    data, is_inverted = with_black_zero(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return Radiograph(_from_pil(image, name, least_side))
+            pixels = _from_pil(image, name, least_side)
+            return Radiograph(255 - pixels if is_inverted else pixels)
     except UnidentifiedImageError:
-        raise RadiographError(f"{name}: not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or DICOM)") from None
+        kind = "a TIFF of a kind" if data[:4] in (b"II*\0", b"MM\0*") else "not an image"
+        raise RadiographError(f"{name}: {kind} that can be read ({KINDS})") from None
     except RadiographError:
         raise
     except Exception as error:  # Pillow's parsers and decoders raise many kinds (OSError, SyntaxError, struct.error)
@@ -146,8 +165,12 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None) -> np.ndarr
             return np.asarray(image)
         if least_side is not None:
             image.draft("L", (least_side, least_side))  # only a JPEG not yet decoded heeds it
-        image = ImageOps.exif_transpose(image)
-        return stretch_to_8_bits(_grey(image), name)
+        upright = ImageOps.exif_transpose(image)
+        values = true_range(_grey(upright), image)
+        if upright.mode not in WIDE_MODES and ";16" in str(image.tile) and values.max() < FEW_LEVELS:
+            raise RadiographError(f"{name}: would lose its grey levels, since it has colours; save it as 16-bit grey")
+        pixels = stretch_to_8_bits(values, name)
+        return 255 - pixels if is_white_zero(image) else pixels
     except RadiographError:
         raise
     except Exception as error:
@@ -163,6 +186,41 @@ def _grey(image: Image.Image) -> np.ndarray:
             return np.asarray(rgba.convert("RGB").convert("L"))
         return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L"))
     return np.asarray(image.convert("L"))
+
+
+def _inflated(data: bytes, name: str) -> bytes:
+    """What a gzip file holds.
+
+    Raises:
+        RadiographError: it is damaged, or holds more than MAX_BYTES.
+    """
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = inflate.decompress(data, MAX_BYTES)
+    except zlib.error:
+        raise RadiographError(f"{name}: the gzip file is damaged") from None
+    if inflate.unconsumed_tail:
+        raise RadiographError(f"{name}: inflates to more than {MAX_BYTES >> 30} GB; shrink it")
+    if not inflate.eof:
+        raise RadiographError(f"{name}: the gzip file is cut short")
+    return content
+
+
+def _numpy_array(data: bytes, name: str) -> np.ndarray:
+    """The array of a .npy file, without a copy; objects, which are pickles, are refused."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, kind = read_header(file)
+    except Exception:  # a header is a literal of Python, and may be any
+        raise RadiographError(f"{name}: the .npy file is damaged") from None
+    if kind.hasobject or not kind.itemsize:
+        raise RadiographError(f"{name}: an array of {in_one_line(kind)} holds no pixels")
+    count = math.prod(shape)
+    if count * kind.itemsize > len(data) - file.tell():
+        raise RadiographError(f"{name}: the .npy file is cut short")
+    return np.frombuffer(data, kind, count, file.tell()).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _array_of(tensor: Any, name: str) -> np.ndarray:

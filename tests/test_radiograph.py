@@ -1,7 +1,10 @@
 """Every kind of file and array that radiographs come as, and every kind that is refused."""
 
+import gzip
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8B
 
 from pixels_cxrfpn import RadiographError, stretch_to_8_bits
 from radiograph_cxrfpn import read_radiograph
+from tests.hardening.corpus import png
+from tests.hardening.dicoms import deflated_zeros
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -204,9 +209,11 @@ def test_a_dicom_header_tells_of_the_patient(drawing, tmp_path):
     path.write_bytes(stored(dicom(drawing, 8, **tags)))
     radiograph = read_radiograph(path)
     assert (radiograph.age, radiograph.sex, radiograph.view_position) == (63, "F", "AP")
+    assert radiograph.notes == ()
     odd = dicom(drawing, 8, PatientAge="006M", PatientSex="O", ViewPosition="LL")
     radiograph = read_radiograph(stored(odd))
-    assert (radiograph.age, radiograph.sex, radiograph.view_position) == (0.5, None, None)
+    assert (radiograph.age, radiograph.sex, radiograph.view_position) == (0.5, None, "LATERAL")
+    assert radiograph.notes == ("The view is lateral, but the model knows frontal radiographs only.",)
 
 
 def refused(source: object, name: str | None = None) -> str:
@@ -271,3 +278,102 @@ def test_real_files_are_read(nih_mini: Path):
         pixels = read_radiograph(path).pixels
         assert pixels.shape == (1024, 1024) and (pixels.min(), pixels.max()) == (0, 255)
         assert 40 < pixels.mean() < 220
+
+
+def tiff(values: np.ndarray, photometric: int, order: str = "<", sample_format: int | None = None) -> bytes:
+    """An uncompressed TIFF of one strip, written by hand: every depth, sign and order of bytes."""
+    values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder(order)))
+    height, width = values.shape
+    entries = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8 * values.dtype.itemsize),
+        (259, 3, 1),
+        (262, 3, photometric),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, height),
+        (279, 4, values.nbytes),
+    ]
+    if sample_format is not None:
+        entries.append((339, 3, sample_format))
+    short, long = f"{order}HHIHH", f"{order}HHII"
+    directory = struct.pack(f"{order}H", len(entries))
+    for tag, kind, value in entries:
+        directory += struct.pack(short, tag, kind, 1, value, 0) if kind == 3 else struct.pack(long, tag, kind, 1, value)
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", 8 + values.nbytes) + values.tobytes() + directory + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "factor", "offset", "sample_format"),
+    [("u1", 1, 0, None), ("u2", 257, 0, None), ("u2", 16, 0, 1), ("f4", 1 / 255, 0, 3), ("i1", 1, -128, 2)]
+    + [("i2", 16, -2000, 2), ("i4", 70_000, -9_000_000, 2), ("u4", 16_843_009, 0, 1)],
+)
+def test_tiffs_of_either_polarity_every_sign_and_depth(
+    drawing, kind, factor, offset, sample_format, photometric, order
+):
+    """As in its own file: 0 white or black, the values signed or not, and 32 bits that are not signed."""
+    values = drawing.astype(np.float64) * factor + offset
+    if photometric == 0:  # the negative, whose 0 is white
+        values = values.max() + values.min() - values
+    data = tiff(values.astype(kind), photometric, order, sample_format)
+    if (kind, order) == ("u4", ">"):
+        assert "a TIFF of a kind" in refused(data)
+        return
+    for source in (data, Image.open(io.BytesIO(data))) if photometric else (data,):
+        np.testing.assert_array_equal(read_radiograph(source).pixels, drawing)
+
+
+def test_a_tiff_whose_zero_is_white_is_right_as_an_open_image_too(drawing):
+    image = Image.open(io.BytesIO(tiff((255 - drawing).astype(np.uint16) * 257, 0)))
+    np.testing.assert_array_equal(read_radiograph(image).pixels, drawing)
+
+
+def test_colours_of_16_bits_are_never_squeezed_into_a_few_levels(drawing):
+    """Pillow keeps their upper 8 bits: enough of a picture that fills them, 16 levels of one of 12 bits."""
+    for factor in (257, 16):
+        deep = np.dstack([drawing.astype(np.uint16) * factor] * 3)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+        data = png(*drawing.shape[::-1], (b"IDAT", zlib.compress(rows)), depth=16, colour=2)
+        if factor == 257:
+            np.testing.assert_array_equal(read_radiograph(data).pixels, drawing)
+        else:
+            assert "would lose its grey levels" in refused(data)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_jpeg_2000_files(drawing, bits):
+    kind, factor = (np.uint8, 1) if bits == 8 else (np.uint16, 16 if bits == 12 else 257)
+    data = encoded(Image.fromarray(drawing.astype(kind) * factor), "JPEG2000", irreversible=False)
+    np.testing.assert_array_equal(read_radiograph(data, "film.jp2").pixels, drawing)
+
+
+@pytest.mark.parametrize("kind", ["u1", "<u2", ">u2", "<f4", ">f8", "<i4"])
+def test_numpy_files(drawing, kind, tmp_path):
+    for array in (drawing.astype(kind), np.asfortranarray(drawing.astype(kind)), drawing.astype(kind)[..., None]):
+        np.save(tmp_path / "film.npy", array)
+        np.testing.assert_array_equal(read_radiograph(tmp_path / "film.npy").pixels, drawing)
+    data = (tmp_path / "film.npy").read_bytes()
+    assert "cut short" in refused(data[:-1]) and "is damaged" in refused(data[:20])
+    np.save(tmp_path / "film.npy", np.array([{}, {}]), allow_pickle=True)
+    assert "holds no pixels" in refused(tmp_path / "film.npy")
+
+
+def test_files_in_gzip(drawing, tmp_path):
+    for name, data in [
+        ("film.dcm.gz", stored(dicom(drawing, 8))),
+        ("a.png.gz", encoded(Image.fromarray(drawing), "PNG")),
+    ]:
+        (tmp_path / name).write_bytes(gzip.compress(data))
+        np.testing.assert_array_equal(read_radiograph(tmp_path / name).pixels, drawing)
+    assert "the gzip file is cut short" in refused(gzip.compress(data)[:-9])
+    assert "the gzip file is damaged" in refused(b"\x1f\x8b" + bytes(100))
+    assert "inflates to more than 1 GB" in refused(gzip_of_zeros(2**30 + 1))
+
+
+def gzip_of_zeros(count: int) -> bytes:
+    """A gzip file of so many zero bytes, at a thousandth of the size."""
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated_zeros(count) + struct.pack("<II", 0, count % 2**32)

@@ -17,7 +17,8 @@ MODULES = tuple(
     f"{name}_cxrfpn.py"
     for name in (
         "configuration", "backbone", "modeling", "image_processing", "radiograph", "pixels", "patient", "answer",
-        "dicom", "dicom_tags", "dicom_header", "dicom_bits", "dicom_values", "pipeline", "thresholds",
+        "dicom", "dicom_tags", "dicom_header", "dicom_bits", "dicom_values", "tiff", "pipeline",
+        "thresholds",
     )
 )  # fmt: skip
 THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
