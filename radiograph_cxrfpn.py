@@ -165,9 +165,10 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None) -> np.ndarr
             return np.asarray(image)
         if least_side is not None:
             image.draft("L", (least_side, least_side))  # only a JPEG not yet decoded heeds it
+        has_deep_colours = ";16" in str(image.tile) and image.mode not in WIDE_MODES
         upright = ImageOps.exif_transpose(image)
         values = true_range(_grey(upright), image)
-        if upright.mode not in WIDE_MODES and ";16" in str(image.tile) and values.max() < FEW_LEVELS:
+        if has_deep_colours and values.max() < FEW_LEVELS:
             raise RadiographError(f"{name}: would lose its grey levels, since it has colours; save it as 16-bit grey")
         pixels = stretch_to_8_bits(values, name)
         return 255 - pixels if is_white_zero(image) else pixels
