@@ -165,7 +165,7 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None) -> np.ndarr
             return np.asarray(image)
         if least_side is not None:
             image.draft("L", (least_side, least_side))  # only a JPEG not yet decoded heeds it
-        has_deep_colours = ";16" in str(image.tile) and image.mode not in WIDE_MODES
+        has_deep_colours = ";16" in str(getattr(image, "tile", "")) and image.mode not in WIDE_MODES
         upright = ImageOps.exif_transpose(image)
         values = true_range(_grey(upright), image)
         if has_deep_colours and values.max() < FEW_LEVELS:

@@ -84,9 +84,9 @@ def bordered(film: np.ndarray, value: int | np.ndarray) -> tuple[np.ndarray, np.
 def test_padding_is_black_and_none_of_the_range(film, photometric, window, value, bits, offset, tags):
     film = film.clip(1, 4094)  # a value of padding inside the film would be padding
     if photometric == "MONOCHROME1":
-        film = 4096 - film
+        film = 4095 - film
     values, _ = bordered(film + offset, value)
-    _, right = bordered(4096 - film if photometric == "MONOCHROME1" else film, 0)
+    _, right = bordered(4095 - film if photometric == "MONOCHROME1" else film, 0)
     if window:
         window = {**window, "WindowCenter": 2048 + offset}
     radiograph = read(values, bits, PhotometricInterpretation=photometric, **tags, **window)

@@ -221,8 +221,6 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value).strip() or None
 
 
-
-
 def _split(value: Any) -> str | None:
     text = _text(value)
     if text is None:
