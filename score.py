@@ -9,6 +9,7 @@ from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.reporting import Asked, Report, save_report, score_model, score_predictions
 from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
+from cxrfpn.evaluation.thresholds import MIN_PRECISION
 from cxrfpn.prediction.predicting import load_pipeline
 
 ROOT = Path(__file__).resolve().parent
@@ -50,6 +51,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--fit-thresholds", action="store_true", help="fit thresholds and calibration on this split (not on test)"
     )
+    parser.add_argument(
+        "--minimum-precision",
+        type=float,
+        help="of the operating points that --fit-thresholds constrains (that of the model's own thresholds, or "
+        f"{MIN_PRECISION})",
+    )
     parser.add_argument("--prevalence", help="bring probabilities to it: observed, or a JSON file {finding: share}")
     parser.add_argument("--name", help="what the card calls the model (its Hub id, or its folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
@@ -65,6 +72,8 @@ def _parse() -> argparse.Namespace:
         parser.error("--thresholds goes with --predictions; a model brings its own")
     if min(arguments.resamples, arguments.batch_size) < 1:
         parser.error("--resamples and --batch-size must be 1 or more")
+    if arguments.minimum_precision is not None and not 0 <= arguments.minimum_precision <= 1:
+        parser.error("--minimum-precision must lie in 0 to 1")
     return arguments
 
 
@@ -80,6 +89,7 @@ def _score(arguments: argparse.Namespace) -> Report:
         protocol=PROTOCOLS[arguments.protocol](),
         settings=settings,
         fit=arguments.fit_thresholds,
+        minimum_precision=arguments.minimum_precision,
     )
     if arguments.predictions:
         return score_predictions(arguments.predictions, asked, arguments.thresholds)

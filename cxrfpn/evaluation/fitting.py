@@ -1,17 +1,22 @@
 """What is fitted on validation and travels with the weights: thresholds.json."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import f1_score
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import fit_calibration
+from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.metrics import check_scores
-from cxrfpn.evaluation.thresholds import find_operating_points
+from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
 from pipeline_cxrfpn import file_sha256
 
-DEFAULT_OPERATING_POINT = "dynamic_adjustment"
+FOLDS = 5
 # Fitted where they are judged, thresholds and probabilities would flatter themselves.
 FORBIDDEN_SPLITS = ("test", "all")
 
@@ -19,44 +24,101 @@ FORBIDDEN_SPLITS = ("test", "all")
 def fit_thresholds(
     labels: ArrayLike,
     scores: ArrayLike,
+    rows: pd.DataFrame,
     *,
     dataset: str,
     split: str,
     weights: Path | None = None,
-    min_precision: float = 0.30,
+    min_precision: float = MIN_PRECISION,
+    pixels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Every operating point and the calibration, in the form of thresholds.json.
+    """Fit every operating point and the calibration, in the form of thresholds.json.
+
+    The default is the operating point with the best macro F1, cross-validated over patients.
 
     Args:
         labels: [N,14] of 0 and 1.
         scores: [N,14] sigmoids in 0..1.
+        rows: metadata of the N images: image_id, patient_id and split.
         dataset, split: what the images are, for the record.
         weights: the file of weights that made the scores; its sha256 ties the thresholds to it.
         min_precision: of the report's precision constraint, 0..1.
+        pixels: the sizes at which the images were seen, for the record.
 
     Raises:
-        ValueError: the split is one that models are judged on.
+        ValueError: the split is one that models are scored on, or an image is on the source's own test list.
     """
     if split in FORBIDDEN_SPLITS:
         raise ValueError(f"thresholds are never fitted on the split {split}; take validation")
+    if (tested := (rows["split"] == "test").to_numpy()).any():
+        first = rows["image_id"].iloc[int(tested.argmax())]
+        raise ValueError(
+            f"thresholds are never fitted on test images: {tested.sum()} of {len(rows)} are on the source's own test "
+            f"list, {first} the first; take other images, or the protocol official"
+        )
     labels, scores = check_scores(labels, scores)
+    patients = rows["patient_id"].to_numpy(str)
+    default, chosen_by = choose_default(labels, scores, patients, min_precision=min_precision)
     fitted_on: dict[str, Any] = {
         "dataset": portable(dataset),
         "split": split,
         "images": len(labels),
-        "positives": {finding: int(labels[:, index].sum()) for index, finding in enumerate(FINDINGS)},
+        "patients": len(np.unique(patients)),
+        "positives": dict(zip(FINDINGS, labels.sum(axis=0).tolist(), strict=True)),
+        "positive_patients": dict(zip(FINDINGS, count_patients(labels, patients), strict=True)),
+        "minimum_precision": min_precision,
+        "pixels": dict(pixels) if pixels else None,
     }
     if weights is not None:
         fitted_on["weights_sha256"] = file_sha256(weights)
     return {
-        "default": DEFAULT_OPERATING_POINT,
+        "default": default,
+        "default_chosen_by": chosen_by,
         "fitted_on": fitted_on,
         "operating_points": find_operating_points(labels, scores, min_precision=min_precision),
+        "marked": mark_thresholds(labels, scores, min_precision=min_precision),
         "calibration": fit_calibration(labels, scores),
     }
 
 
+def choose_default(
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], patients: NDArray, *, min_precision: float, seed: int = 0
+) -> tuple[str, dict[str, Any]]:
+    """Return the operating point with the best macro F1 on patients that its thresholds were not fitted on.
+
+    The patients are dealt into FOLDS folds; the images of each are called by thresholds fitted on the others, and F1 is
+    computed once over all of these calls, for each finding that has positives.
+
+    Args:
+        labels, scores: [N,14].
+        patients: [N] ids.
+
+    Returns:
+        its name, and for the record {"rule", "macro_f1": {operating point: 0..1, or None}}.
+    """
+    names, codes = np.unique(patients, return_inverse=True)
+    folds = min(FOLDS, len(names))
+    fold = (np.random.default_rng(seed).permutation(len(names)) % folds)[codes]
+    calls: dict[str, NDArray[np.bool_]] = {}
+    for number in range(folds):
+        held_out = fold == number
+        others = ~held_out if folds > 1 else held_out
+        points = find_operating_points(labels[others], scores[others], min_precision=min_precision)
+        for point, thresholds in points.items():
+            called = scores[held_out] >= np.array([thresholds[finding] for finding in FINDINGS])
+            calls.setdefault(point, np.zeros_like(labels))[held_out] = called
+    present = labels.any(axis=0)
+    means = {
+        point: float(np.mean(f1_score(labels[:, present], called[:, present], average=None, zero_division=0)))
+        if present.any()
+        else None
+        for point, called in calls.items()
+    }
+    rule = f"best macro F1 of {present.sum()} findings, cross-validated in {folds} folds of patients"
+    return max(means, key=lambda point: means[point] or 0.0), {"rule": rule, "macro_f1": means}
+
+
 def portable(source: str) -> str:
-    """A source's name without the folders above it: figures travel further than a disk's layout should."""
+    """Return a source's name without the folders above it: figures travel further than a disk's layout should."""
     kind, colon, where = source.partition(":")
     return f"{kind}:{Path(where).name}" if colon else source

@@ -113,6 +113,12 @@ def interval(samples: ArrayLike, level: float = LEVEL) -> tuple[float, float] | 
     return float(low), float(high)
 
 
+def count_patients(labels: ArrayLike, patient_ids: Sequence[str] | NDArray) -> list[int]:
+    """Return how many patients have each of F findings in at least one of their N images [N,F]."""
+    _, patients = np.unique(np.asarray(patient_ids), return_inverse=True)
+    return [len(np.unique(patients[column])) for column in np.asarray(labels, dtype=bool).T]
+
+
 def mean_over_findings(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """[R,F] -> [R], over the findings that are defined in a resample; NaN where none is."""
     known = ~np.isnan(samples)

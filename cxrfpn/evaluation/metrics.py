@@ -4,7 +4,7 @@ A finding that is never or always present in the images has no ROC curve and no 
 None, its name is listed under `undefined`, and it is left out of every mean over findings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,24 @@ def mean_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """The mean over the findings whose AUROC is defined; NaN where none is."""
     mean = _mean(auroc_by_finding(labels, scores).values())
     return float("nan") if mean is None else mean
+
+
+def by_finding(labels: ArrayLike, scores: ArrayLike) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+    """Yield each finding with the labels [K] and scores [K] of the images in which it is known.
+
+    Args:
+        labels: [N,14] of 0 and 1, NaN for unknown, in the order of FINDINGS.
+        scores: [N,14].
+
+    Raises:
+        ValueError: as `check_scores`.
+    """
+    labels = np.asarray(labels, dtype=float)
+    known = ~np.isnan(labels)
+    truth, scores = check_scores(np.where(known, labels, 0), scores)
+    for index, finding in enumerate(FINDINGS):
+        rows = known[:, index]
+        yield finding, truth[rows, index], scores[rows, index]
 
 
 def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -28,6 +28,7 @@ from cxrfpn.evaluation.scoring import (
     score,
     select_split,
 )
+from cxrfpn.evaluation.thresholds import MIN_PRECISION
 from cxrfpn.files import clear_unfinished, write_atomically, write_text
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from thresholds_cxrfpn import Thresholds
@@ -40,7 +41,8 @@ RECIPE = "recipe.yaml"
 class Asked:
     """What is scored against: a source, one of its splits under a protocol, and how figures are made.
 
-    With `fit` thresholds and calibration are fitted on the split first, which must not be the test split.
+    With `fit` thresholds and calibration are fitted on the split first, which must not hold test images;
+    `minimum_precision` is that of their precision constraint, or None for the one that the model was fitted with.
     """
 
     source: Source
@@ -48,6 +50,7 @@ class Asked:
     protocol: CohortProtocol = field(default_factory=OfficialProtocol)
     settings: Settings = field(default_factory=Settings)
     fit: bool = False
+    minimum_precision: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int =
     thresholds, fitted = pipe.thresholds, None
     if asked.fit:
         weights = package / "model.safetensors"
-        thresholds, fitted = _fit(scored, asked, weights if weights.exists() else None)
+        thresholds, fitted = _fit(scored, asked, thresholds, weights if weights.exists() else None, _pixels(pipe))
     figures = _figures(scored, thresholds, asked, metadata, name, True)
     figures["unreadable"] = run.unreadable
     if run.cases:
@@ -121,7 +124,9 @@ def score_predictions(paths: Sequence[Path], asked: Asked, thresholds: Path | No
     metadata = asked.source.metadata()
     rows = select_split(metadata, asked.split, asked.protocol)
     systems = [match(read_predictions(path), rows, metadata, str(path)) for path in paths]
-    points, fitted = _fit(systems[0], asked, None) if asked.fit else (read_thresholds(thresholds), None)
+    points, fitted = read_thresholds(thresholds), None
+    if asked.fit:
+        points, fitted = _fit(systems[0], asked, points)
     figures = _figures(systems[0], points, asked, metadata, paths[0].name, False)
     if len(systems) == 2:
         figures["comparison"] = {"with": paths[1].name, **compare(*systems, asked.settings)}
@@ -171,11 +176,32 @@ def _figures(
     return told | score(scored, thresholds, asked.settings, train)
 
 
-def _fit(scored: Scored, asked: Asked, weights: Path | None) -> tuple[Thresholds, dict[str, Any]]:
+def _fit(
+    scored: Scored,
+    asked: Asked,
+    before: Thresholds,
+    weights: Path | None = None,
+    pixels: Mapping[str, Any] | None = None,
+) -> tuple[Thresholds, dict[str, Any]]:
+    minimum_precision = asked.minimum_precision
+    if minimum_precision is None:
+        minimum_precision = before.fitted_on.get("minimum_precision", MIN_PRECISION)
     content = fit_thresholds(
-        scored.labels, scored.scores, dataset=asked.source.name, split=asked.split, weights=weights
+        scored.labels,
+        scored.scores,
+        scored.metadata,
+        dataset=asked.source.name,
+        split=asked.split,
+        weights=weights,
+        min_precision=minimum_precision,
+        pixels=pixels,
     )
     return Thresholds(content), content
+
+
+def _pixels(pipe: ChestXrayFindingsPipeline) -> dict[str, int | None]:
+    processor = pipe.image_processor
+    return {"size": processor.size.height, "prepared_size": processor.prepared_size}
 
 
 def _write_predictions(path: Path, scored: Scored) -> None:

@@ -1,72 +1,89 @@
-"""One threshold a finding, found on validation scores: the report's three ways and one at a fixed sensitivity.
+"""One threshold for each finding, fitted on validation scores: the report's three ways and one at a fixed sensitivity.
 
 A score at or above the threshold is a positive call. Settings and function names are those of "Computational Vision
 Model for Multi-Label Classification for Chest X-Ray Dataset - DenseNet" (May 2025), on choosing thresholds. Fit on
-validation, never on test: a threshold that has seen the labels it is judged by flatters itself.
+validation, never on test: figures at a threshold that was fitted on the same labels are too good.
+
+No finding is left with a threshold that calls nothing: where the minimum precision is out of reach, the threshold with
+the best F1 is taken, and where there are no positives to fit on, the one that calls the highest 1 % of the scores.
+`mark_thresholds` names these.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.evaluation.metrics import check_scores
+from cxrfpn.evaluation.metrics import by_finding, check_scores
 
-DEFAULT_THRESHOLD = 0.5
 # 0.10, 0.15, ... 0.85; rounded so that a stored threshold reads as it was meant.
 THRESHOLD_GRID = np.round(np.arange(0.10, 0.851, 0.05), 2)
+MIN_PRECISION = 0.30
 # With fewer positives to fit on, a threshold is mostly luck, and is marked so.
 FEWEST_POSITIVES = 20
+# The share of the images that is called where no positive says how many should be.
+UNFITTED_SHARE = 0.01
+# A fitted threshold lies this share below the score that it must still call: a score in single precision and the same
+# score in double precision differ by less.
+MARGIN = 1e-6
+
+NO_POSITIVES = f"no positives to fit on: calls the highest {UNFITTED_SHARE:.0%} of the scores"
+NO_PRECISION = "no threshold has the minimum precision: has the best F1 instead"
 
 
 def find_optimal_thresholds_by_roc(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
-    """The point of the ROC curve with the largest Youden's J (sensitivity + specificity - 1).
+    """Find the point of the ROC curve with the largest Youden's J (sensitivity + specificity - 1).
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         probabilities: [N,14] scores in 0..1.
 
     Returns:
-        {finding: threshold}; 0.5 for a finding that is all negative or all positive. Of equal points the one with the
-        highest threshold is taken.
+        {finding: threshold}. Of equal points the one with the highest threshold is taken.
     """
-    labels, scores = check_scores(labels, probabilities)
-    return {name: _youden(labels[:, index], scores[:, index]) for index, name in enumerate(FINDINGS)}
+    return {name: _youden(truth, scores) for name, truth, scores in by_finding(labels, probabilities)}
 
 
 def find_optimal_thresholds_with_precision_constraint(
-    labels: ArrayLike, probabilities: ArrayLike, *, min_precision: float = 0.30, grid: ArrayLike = THRESHOLD_GRID
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    min_precision: float = MIN_PRECISION,
+    grid: ArrayLike = THRESHOLD_GRID,
 ) -> dict[str, float]:
-    """Over the grid, the threshold with the best F1 among those whose precision is at least `min_precision`.
+    """Find, over the grid, the threshold with the best F1 among those whose precision is at least `min_precision`.
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         probabilities: [N,14] scores in 0..1.
         min_precision: 0..1.
         grid: thresholds to try, ascending.
 
     Returns:
-        {finding: threshold}; 0.5 where no threshold of the grid is precise enough. Of equal F1 the lowest threshold.
+        {finding: threshold}. Of equal F1 the lowest threshold; where no threshold of the grid is precise enough, the
+        score with the best F1, whatever its precision.
     """
-    return _constrained(*check_scores(labels, probabilities), min_precision, np.asarray(grid, dtype=float))[0]
+    searches = _search_all(labels, probabilities, min_precision, grid)
+    return {name: search.threshold for name, search in searches.items()}
 
 
 def find_optimal_thresholds_with_dynamic_adjustment(
     labels: ArrayLike,
     probabilities: ArrayLike,
     *,
-    min_precision: float = 0.30,
+    min_precision: float = MIN_PRECISION,
     min_f1: float = 0.30,
     adjustment: float = 0.05,
     grid: ArrayLike = THRESHOLD_GRID,
 ) -> dict[str, float]:
-    """The precision constraint's threshold, lowered by `adjustment` where its best F1 stays under `min_f1`.
+    """Find the precision constraint's threshold, and lower it by `adjustment` where its best F1 is under `min_f1`.
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         probabilities: [N,14] scores in 0..1.
         min_precision: 0..1; the report's own run used 0.40.
         min_f1: 0..1.
@@ -74,43 +91,43 @@ def find_optimal_thresholds_with_dynamic_adjustment(
         grid: thresholds to try, ascending.
 
     Returns:
-        {finding: threshold}.
+        {finding: threshold}. A threshold that already stands in for one with the minimum precision is not lowered.
     """
-    labels, scores = check_scores(labels, probabilities)
-    thresholds, best_f1 = _constrained(labels, scores, min_precision, np.asarray(grid, dtype=float))
+    searches = _search_all(labels, probabilities, min_precision, grid)
     return {
-        name: round(max(threshold - adjustment, 0.0), 10) if best_f1[name] < min_f1 else threshold
-        for name, threshold in thresholds.items()
+        name: round(max(search.threshold - adjustment, 0.0), 10)
+        if search.f1 < min_f1 and search.instead is None
+        else search.threshold
+        for name, search in searches.items()
     }
 
 
 def find_thresholds_at_sensitivity(
     labels: ArrayLike, probabilities: ArrayLike, *, sensitivity: float = 0.90
 ) -> dict[str, float]:
-    """The highest threshold that still calls at least `sensitivity` of the positives.
+    """Find the highest threshold that still calls at least `sensitivity` of the positives.
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         probabilities: [N,14] scores in 0..1.
         sensitivity: 0..1, exclusive of 0.
 
     Returns:
-        {finding: threshold}; 0.5 for a finding without positives.
+        {finding: threshold}.
     """
-    labels, scores = check_scores(labels, probabilities)
     thresholds = {}
-    for index, name in enumerate(FINDINGS):
-        positives = np.sort(scores[labels[:, index], index])[::-1]
+    for name, truth, scores in by_finding(labels, probabilities):
+        positives = np.sort(scores[truth])[::-1]
         # The tiny allowance keeps 0.9 * 10 from rounding up to 10 positives.
         needed = int(np.ceil(sensitivity * len(positives) - 1e-9))
-        thresholds[name] = float(positives[needed - 1]) if len(positives) else DEFAULT_THRESHOLD
+        thresholds[name] = _just_below(positives[needed - 1]) if len(positives) else _highest_share(scores)
     return thresholds
 
 
 def find_operating_points(
-    labels: ArrayLike, probabilities: ArrayLike, *, min_precision: float = 0.30
+    labels: ArrayLike, probabilities: ArrayLike, *, min_precision: float = MIN_PRECISION
 ) -> dict[str, dict[str, float]]:
-    """All four ways: {operating point: {finding: threshold}}, as thresholds.json keeps them."""
+    """Fit all four ways: {operating point: {finding: threshold}}, as thresholds.json keeps them."""
     return {
         "youden": find_optimal_thresholds_by_roc(labels, probabilities),
         "precision_constraint": find_optimal_thresholds_with_precision_constraint(
@@ -121,6 +138,25 @@ def find_operating_points(
         ),
         "sensitivity_90": find_thresholds_at_sensitivity(labels, probabilities),
     }
+
+
+def mark_thresholds(
+    labels: ArrayLike, probabilities: ArrayLike, *, min_precision: float = MIN_PRECISION
+) -> dict[str, dict[str, str]]:
+    """Return {operating point: {finding: why its threshold is not what the operating point asks for}}.
+
+    Operating points without such a finding are left out.
+    """
+    searches = _search_all(labels, probabilities, min_precision, THRESHOLD_GRID)
+    instead = {name: search.instead for name, search in searches.items() if search.instead}
+    lacking = {name: reason for name, reason in instead.items() if reason == NO_POSITIVES}
+    marks = {
+        "youden": lacking,
+        "precision_constraint": instead,
+        "dynamic_adjustment": instead,
+        "sensitivity_90": lacking,
+    }
+    return {point: findings for point, findings in marks.items() if findings}
 
 
 def describe_thresholds(
@@ -161,28 +197,58 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def _just_below(score: float) -> float:
+    return float(score) * (1 - MARGIN)
+
+
+def _highest_share(scores: NDArray[np.float64]) -> float:
+    """The threshold for a finding without positives."""
+    called = max(round(UNFITTED_SHARE * len(scores)), 1)
+    return _just_below(np.sort(scores)[-called]) if len(scores) else 1.0
+
+
 def _youden(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    if labels.all() or not labels.any():
-        return DEFAULT_THRESHOLD
+    if not labels.any():
+        return _highest_share(scores)
+    if labels.all():
+        return _just_below(scores.min())
     false_positive_rate, true_positive_rate, thresholds = roc_curve(labels, scores, drop_intermediate=False)
     best = int(np.argmax(true_positive_rate[1:] - false_positive_rate[1:])) + 1  # the first point calls nothing
-    return float(thresholds[best])
+    return _just_below(thresholds[best])
 
 
-def _constrained(
-    labels: NDArray[np.bool_], scores: NDArray[np.float64], min_precision: float, grid: NDArray[np.float64]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The best threshold of the grid and its F1, for every finding; (0.5, 0) where none is precise enough."""
-    called = scores[None] >= grid[:, None, None]
-    true_positives = (called & labels).sum(axis=1).astype(float)
-    positive_calls, positives = called.sum(axis=1), labels.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.nan_to_num(true_positives / positive_calls)
-        f1 = np.nan_to_num(2 * true_positives / (positive_calls + positives))
-    f1 = np.where(precision >= min_precision, f1, -1.0)
-    best = f1.argmax(axis=0)
-    found = f1.max(axis=0) >= 0
-    thresholds = {
-        name: float(grid[best[index]]) if found[index] else DEFAULT_THRESHOLD for index, name in enumerate(FINDINGS)
+@dataclass(frozen=True)
+class _Search:
+    """What a search over the grid found; `instead` says why the threshold is not of the grid, if it is not."""
+
+    threshold: float
+    f1: float
+    instead: str | None = None
+
+
+def _search_all(
+    labels: ArrayLike, probabilities: ArrayLike, min_precision: float, grid: ArrayLike
+) -> dict[str, _Search]:
+    grid = np.asarray(grid, dtype=float)
+    return {
+        name: _search(truth, scores, min_precision, grid) for name, truth, scores in by_finding(labels, probabilities)
     }
-    return thresholds, {name: max(float(f1[best[index], index]), 0.0) for index, name in enumerate(FINDINGS)}
+
+
+def _search(
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], min_precision: float, grid: NDArray[np.float64]
+) -> _Search:
+    if not labels.any():
+        return _Search(_highest_share(scores), 0.0, NO_POSITIVES)
+    calls = scores >= grid[:, None]
+    hits, called = (calls & labels).sum(axis=1), calls.sum(axis=1)
+    f1 = 2 * hits / (called + labels.sum())
+    f1[hits < min_precision * called - 1e-9] = 0  # the tiny allowance keeps 3 of 10 at a precision of 0.3
+    best = int(f1.argmax())
+    if f1[best] > 0:
+        return _Search(float(grid[best]), float(f1[best]))
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    with np.errstate(invalid="ignore"):
+        f1 = np.nan_to_num(2 * precision * recall / (precision + recall))[:-1]
+    best = int(f1.argmax())
+    return _Search(_just_below(thresholds[best]), float(f1[best]), NO_PRECISION)

@@ -15,6 +15,7 @@ from torch import Tensor
 from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
 from cxrfpn.data.balancing import SPLITS
 from cxrfpn.data.cohort import plan_cohort
+from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import VALIDATION_FOLD, SourceError
@@ -50,12 +51,10 @@ class Feed:
             workers=recipe.workers,
         )
 
-    def labels(self, split: str) -> Tensor:
-        """The labels [N,14] of a split, each image as often as an epoch shows it."""
-        rows = self.plan[self.plan["split"] == split]
-        index = self.shards.rows_of(rows["image_id"])
-        times = (rows["copies"] + rows["mirrored"]).to_numpy()[index >= 0]
-        return torch.from_numpy(np.repeat(self.shards.labels[index[index >= 0]], times, axis=0))
+    def validation_rows(self, recipe: Recipe) -> pd.DataFrame:
+        """Return the metadata of the validation images, in the order in which they are scored."""
+        rows = self.loader(recipe, "validation", rank=0, world_size=1).rows
+        return self.shards.metadata().iloc[rows].reset_index(drop=True)
 
 
 def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
@@ -75,11 +74,12 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
         new = metadata[shards.folders == number]
         plan = pd.concat([plan, plan_further(new, metadata.loc[plan.index], plan, further, say)])
     feed = Feed(shards, plan)
-    judged = feed.labels("validation").bool()
-    if not (judged.any(dim=0) & ~judged.all(dim=0)).any():  # said now, and not after the first epoch
+    known = feed.validation_rows(recipe)
+    fitted_on = label_matrix(known[known["split"] != "test"])
+    if not (fitted_on.any(axis=0) & ~fitted_on.all(axis=0)).any():  # said now, and not after the first epoch
         raise SourceError(
-            f"{folder}: no finding is both present and absent among the {len(judged)} validation images: "
-            "no epoch can be judged"
+            f"{folder}: no finding is both present and absent among the {len(fitted_on)} validation images that are on "
+            "no test list: no epoch can be validated, and no threshold fitted"
         )
     return feed
 

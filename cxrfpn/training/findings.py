@@ -105,7 +105,8 @@ class FindingsObjective:
 
     def keep(self, run: Run, cycle: Cycle, judgement: Judgement) -> None:
         network, sizes = _network(run.judged), (cycle.size_of_use, run.feed.shards.size)
-        save_package(network, run.folder, run.recipe, *sizes, judgement.labels, judgement.scores)
+        rows = run.feed.validation_rows(run.recipe)
+        save_package(network, run.folder, run.recipe, *sizes, judgement.labels, judgement.scores, rows)
 
     def finish(self, run: Run) -> None:
         score_test_split(run)

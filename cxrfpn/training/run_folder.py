@@ -58,23 +58,29 @@ def save_package(
     prepared_size: int,
     labels: NDArray[np.float32],
     scores: NDArray[np.float32],
+    rows: pd.DataFrame,
 ) -> None:
     """`save_network`, and all that the pipeline needs.
 
     Args:
         size, prepared_size: as in `save_network`.
         labels, scores: [N,14] of the validation images, to which the thresholds are fitted.
+        rows: metadata of these images. Those on the source's own test list, which the protocols report and patients do
+            not keep apart, are left out of the fit.
     """
+    fitted_on = (rows["split"] != "test").to_numpy()
     with _beside(folder) as beside:
         _write_network(network, beside, size, prepared_size)
         custom_object_save(ChestXrayFindingsPipeline, beside)
         fitted = fit_thresholds(
-            labels,
-            scores,
+            labels[fitted_on],
+            scores[fitted_on],
+            rows[fitted_on],
             dataset=recipe.source,
             split="validation",
             weights=beside / WEIGHTS,
             min_precision=recipe.minimum_precision,
+            pixels={"size": size, "prepared_size": prepared_size},
         )
         (beside / "thresholds.json").write_text(json.dumps(fitted, indent=2) + "\n")
 

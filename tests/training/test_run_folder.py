@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.phantom import PhantomSource
+from cxrfpn.data.schema import Source
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.running import run_model
@@ -19,12 +21,12 @@ from cxrfpn.training.recipe import read_recipe
 from pipeline_cxrfpn import ChestXrayFindingsPipeline, load_pipeline
 
 
-def scores_of(pipe: ChestXrayFindingsPipeline, source: object) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores [N,14] of a source's validation split, through the pipeline."""
+def scores_of(pipe: ChestXrayFindingsPipeline, source: Source) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the metadata and the scores [N,14] of a source's validation split, through the pipeline."""
     rows = select_split(source.metadata(), "validation", OfficialProtocol())
     scores = run_model(pipe, source, rows, maps=False).scores
     rows = rows.set_index("image_id", drop=False).loc[scores.index]
-    return label_matrix(rows), scores[list(FINDINGS)].to_numpy()
+    return rows, scores[list(FINDINGS)].to_numpy()
 
 
 def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recipe, chests: Path, tmp_path):
@@ -34,8 +36,11 @@ def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recip
     kept = json.loads((tmp_path / "run" / "thresholds.json").read_text())
     pipe = load_pipeline(str(tmp_path / "run"))
     assert pipe.image_processor.prepared_size == 64
-    labels, scores = scores_of(pipe, PhantomSource(150))
-    again = fit_thresholds(labels, scores, dataset="phantom:150", split="validation")
+    rows, scores = scores_of(pipe, PhantomSource(150))
+    labels = label_matrix(rows)
+    again = fit_thresholds(labels, scores, rows, dataset="phantom:150", split="validation")
+    assert kept["fitted_on"]["pixels"] == {"size": 72, "prepared_size": 64}
+    assert kept["fitted_on"]["positive_patients"] == again["fitted_on"]["positive_patients"]
     for name, thresholds in kept["operating_points"].items():
         assert thresholds == pytest.approx(again["operating_points"][name], abs=1e-3), name
     calls = scores >= np.array([kept["operating_points"]["sensitivity_90"][name] for name in FINDINGS]) - 1e-3
