@@ -188,7 +188,7 @@ def end_epoch(run: Run, cycle: Cycle) -> None:
         "train_loss": place.epoch_loss / len(run.train_loader),
         **judgement.figures(),
     }
-    run.schedule.after_epoch(figures["validation_loss"])
+    run.schedule.after_epoch(figures["validation_loss"], cycle)
     place.epochs.append(figures)
     place.epoch, place.step, place.epoch_loss = place.epoch + 1, 0, 0.0
     rank = run.objective.rank(run, figures)

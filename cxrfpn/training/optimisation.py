@@ -78,6 +78,7 @@ class Schedule:
     def __init__(self, recipe: Recipe, optimizer: torch.optim.Optimizer, total: int) -> None:
         self.recipe, self.optimizer, self.total = recipe, optimizer, total
         self.factor, self.best, self.waited = 1.0, math.inf, 0
+        self.pos_weight: dict[str, float] = {}
 
     def before_step(self, step: int) -> float:
         """Set and return the learning rate of step 0..total-1."""
@@ -86,10 +87,15 @@ class Schedule:
             group["lr"] = rate
         return rate
 
-    def after_epoch(self, validation_loss: float) -> None:
-        """Look at an epoch's validation loss; only the plateau schedule heeds it."""
+    def after_epoch(self, validation_loss: float, cycle: Cycle) -> None:
+        """Look at an epoch's validation loss; only the plateau schedule heeds it.
+
+        A cycle that changes the weights of the loss changes its scale: its losses are not compared with earlier ones.
+        """
         if self.recipe.schedule != "plateau":
             return
+        if cycle.pos_weight != self.pos_weight:
+            self.best, self.waited, self.pos_weight = math.inf, 0, dict(cycle.pos_weight)
         if validation_loss < self.best:
             self.best, self.waited = validation_loss, 0
             return
@@ -98,10 +104,11 @@ class Schedule:
             self.factor, self.waited = self.factor * PLATEAU_FACTOR, 0
 
     def state(self) -> dict[str, Any]:
-        return {"factor": self.factor, "best": self.best, "waited": self.waited}
+        return {"factor": self.factor, "best": self.best, "waited": self.waited, "pos_weight": self.pos_weight}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
+        self.pos_weight = dict(state.get("pos_weight", {}))
 
     def _share(self, step: int) -> float:
         warmup = self.recipe.warmup * self.total

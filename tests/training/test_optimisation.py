@@ -99,12 +99,27 @@ def test_plateau_halves_as_torch_does():
     schedule = Schedule(recipe(schedule="plateau"), optimizer, 100)
     rates = []
     for loss in losses:
-        schedule.after_epoch(loss)
+        schedule.after_epoch(loss, CYCLES[0])
         other = Schedule(recipe(schedule="plateau"), optimizer, 100)
         other.load_state(schedule.state())  # as after a resume
         schedule = other
         rates.append(schedule.before_step(0))
     assert rates == expected and rates[-1] < 0.5
+
+
+def test_a_change_of_the_losss_weights_is_no_plateau():
+    """The report's third cycle weighs three findings up: its losses are higher, whatever the network has learnt."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, heavier = (
+        Schedule(recipe(schedule="plateau"), optimizer, 100),
+        Cycle(1, 64, pos_weight={"Pneumonia": 4.5}),
+    )
+    for loss, cycle in [(0.5, CYCLES[0])] + [(0.9 - 0.01 * step, heavier) for step in range(6)]:
+        schedule.after_epoch(loss, cycle)
+    assert schedule.before_step(0) == 1.0
+    for _ in range(3):
+        schedule.after_epoch(0.85, heavier)
+    assert schedule.before_step(0) == 0.5  # what stands still is still seen
 
 
 def test_weight_decay_leaves_biases_and_norms_alone():
