@@ -1,6 +1,7 @@
 """Anyone's predictions, read from a table and brought to the order of a source's labels."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +61,12 @@ class Scored:
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read a CSV or parquet file of scores.
 
-    A column names the image (image_id, image, Image Index, file, path; a folder and an extension are cut off), and one
-    a finding holds its score in 0..1: in any case, with spaces or underscores, with or without `prob_` before the name.
-    Other columns are ignored.
+    A column names the image (image_id, image, Image Index, file, path), and one a finding holds its score in 0..1: in
+    any case, with spaces or underscores, with or without `prob_` before the name. Other columns are ignored.
 
     Returns:
-        a row an image, indexed by image id, with a column for each of FINDINGS, and `source_side` where it is given.
+        one row for each image, indexed by its name as it is written, with a column for each of FINDINGS, and
+        `source_side` where it is given.
 
     Raises:
         PredictionsError: no such file, no image column, findings missing, an image twice, or a score that is none.
@@ -82,7 +83,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     table = table.dropna(subset=list(chosen.values()), how="all").reset_index(drop=True)
     if not len(table):
         raise PredictionsError(f"{path}: has no rows with scores")
-    ids = image_id(table[id_column])
+    ids = table[id_column].astype(str).str.strip()
     if ids.duplicated().any():
         raise PredictionsError(f"{path}: has the image {ids[ids.duplicated()].iloc[0]} twice")
     scores = pd.DataFrame({finding: table[column] for finding, column in chosen.items()})
@@ -93,23 +94,26 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return scores.set_axis(pd.Index(ids, name="image_id"), axis=0)
 
 
-def match(
-    predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.DataFrame, name: str, exact: bool = False
-) -> Scored:
+def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.DataFrame, name: str) -> Scored:
     """Bring predictions and a split's metadata together by image id, in the metadata's order.
 
+    Ids are compared as they are written; if none is the same, without extensions, and then without folders as well.
+
     Args:
-        predictions: as `read_predictions` gives them.
+        predictions: indexed by image, as `read_predictions` and `run_model` give them.
         metadata: of the split; `everything`: of the whole source.
         name: what errors call the predictions.
-        exact: the predictions are indexed by the source's own ids, folders and all, as `run_model` gives them.
 
     Raises:
-        PredictionsError: no image is in both; the message names some of each.
+        PredictionsError: no image is in both, or two images are the same but for their folders or extensions; the
+            message names some of them.
     """
-    known = (lambda ids: ids) if exact else image_id
-    ids = known(metadata["image_id"])
-    found = ids.isin(predictions.index).to_numpy()
+    shorten = next((form for form in FORMS if _common(form, predictions, everything)), FORMS[-1])
+    written, predictions = predictions.index, predictions.set_axis(shorten(predictions.index), axis=0)
+    _refuse_twins(predictions.index, written, predictions.index, f"{name}: the predictions")
+    _refuse_twins(shorten(everything["image_id"]), everything["image_id"], predictions.index, f"{name}: the images")
+    ids = shorten(metadata["image_id"])
+    found = ids.isin(predictions.index)
     if not found.any():
         raise PredictionsError(
             f"{name}: none of its {len(predictions)} images ({_some(predictions.index)}) is among the {len(ids)} "
@@ -117,7 +121,7 @@ def match(
         )
     rows = metadata[found].reset_index(drop=True)
     others = predictions.index.difference(ids, sort=False)
-    elsewhere = others.isin(known(everything["image_id"]))
+    elsewhere = others.isin(shorten(everything["image_id"]))
     matched = predictions.loc[ids[found]]
     if SIDE_COLUMN in predictions:
         rows[SIDE_COLUMN] = matched[SIDE_COLUMN].to_numpy()
@@ -131,10 +135,33 @@ def match(
     )
 
 
-def image_id(names: pd.Series) -> pd.Series:
-    """Image ids without folder and extension."""
-    bare = names.astype(str).str.strip().str.replace(r"^.*[/\\]", "", regex=True)
-    return bare.str.replace(SUFFIX, "", regex=True)
+def _as_written(names: Iterable[str]) -> pd.Index:
+    return pd.Index(names, dtype=object)
+
+
+def _without_extension(names: Iterable[str]) -> pd.Index:
+    return _as_written(names).str.replace(SUFFIX, "", regex=True)
+
+
+def _without_folder(names: Iterable[str]) -> pd.Index:
+    return _without_extension(names).str.replace(r"^.*[/\\]", "", regex=True)
+
+
+FORMS = (_as_written, _without_extension, _without_folder)
+
+
+def _common(form: Callable[[Iterable[str]], pd.Index], predictions: pd.DataFrame, metadata: pd.DataFrame) -> bool:
+    return bool(form(predictions.index).isin(form(metadata["image_id"])).any())
+
+
+def _refuse_twins(ids: pd.Index, written: Iterable[str], wanted: pd.Index, which: str) -> None:
+    """Refuse ids that two images share and that are wanted: a score would count for both of them."""
+    twins = ids[ids.duplicated() & ids.isin(wanted)]
+    if len(twins):
+        one, other, *_ = _as_written(written)[ids == twins[0]]
+        raise PredictionsError(
+            f"{which} {one} and {other} cannot be told apart as {twins[0]}; name images by the source's own ids"
+        )
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int =
     metadata = asked.source.metadata()
     rows = select_split(metadata, asked.split, asked.protocol)
     run = run_model(pipe, asked.source, rows, batch_size, asked.settings.seed)
-    scored = match(run.scores, rows, metadata, "the model", exact=True)
+    scored = match(run.scores, rows, metadata, "the model")
     package = Path(pipe.model.name_or_path)
     name = name or (package.resolve().name if package.is_dir() else str(package))
     thresholds, fitted = pipe.thresholds, None

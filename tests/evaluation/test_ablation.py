@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.sharpness import SIDE_COLUMN
+from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.ablation import REFERENCE, ROWS, TABLE, measure_rows, scores_of, table
 from cxrfpn.evaluation.scoring import Settings
@@ -20,13 +20,13 @@ def measured(make_scored, tmp_path_factory) -> tuple[dict, dict]:
     """Two runs on a source whose every third image is blurred, and scikit-learn's mean AUROC of each."""
     folder, scored = tmp_path_factory.mktemp("ablation"), make_scored(500)
     worse = np.random.default_rng(0).random(scored.scores.shape)
-    rows, sides = scored.metadata, np.where(np.arange(500) % 3, 300, 299)
+    rows, sides = scored.metadata, np.where(np.arange(500) % 3, SHARP_SIDE, SHARP_SIDE - 1)
     columns = {name: rows[name].tolist() for name in ("image_id", "patient_id", "split", "fold")}
     columns |= {"image": [{"bytes": b""}] * len(rows), "findings": rows["findings"].map(list).tolist()}
     (folder / "source").mkdir()
     pq.write_table(pa.table(columns), folder / "source" / "images.parquet")
     expected, files = {}, {}
-    chosen = ((rows["split"] == "test") & (sides == 300)).to_numpy()
+    chosen = ((rows["split"] == "test") & (sides == SHARP_SIDE)).to_numpy()
     for name, scores in ((REFERENCE, scored.scores), ("plain", worse)):
         files[name] = folder / f"{name}.parquet"
         told = {"image_id": columns["image_id"], SIDE_COLUMN: sides, **dict(zip(FINDINGS, scores.T, strict=True))}

@@ -94,13 +94,33 @@ def test_a_file_that_cannot_be_read(tmp_path, name, said):
         read_predictions(tmp_path / name)
 
 
-def test_what_a_model_made_is_matched_by_the_sources_own_ids(make_metadata):
-    """a/1.png and b/1.png are two images, and the folder and the suffix are all that tells them apart."""
+@pytest.fixture
+def folders(make_metadata) -> pd.DataFrame:
+    """Four images of which a folder is all that tells two of them apart."""
     metadata = make_metadata(4)
-    metadata["image_id"] = ["a/1.png", "b/1.png", "a/2.png", "b/2.png"]
-    scores = pd.DataFrame(np.arange(56.0).reshape(4, 14) / 56, index=metadata["image_id"], columns=list(FINDINGS))
-    scored = match(scores[::-1], metadata, metadata, "the model", exact=True)
+    metadata["image_id"] = ["a/1.png", "b/1.png", "a/2.png", "b/3.png"]
+    return metadata
+
+
+def scores_named(names: list[str]) -> pd.DataFrame:
+    scores = np.arange(14.0 * len(names)).reshape(-1, 14) / 14 / len(names)
+    return pd.DataFrame(scores, index=names, columns=list(FINDINGS))
+
+
+@pytest.mark.parametrize("extension", [".png", ""])
+def test_images_are_matched_by_the_sources_own_ids(folders, extension):
+    scores = scores_named([name.replace(".png", extension) for name in folders["image_id"]])
+    scored = match(scores[::-1], folders, folders, "the model")
     np.testing.assert_array_equal(scored.scores, scores)
     assert not len(scored.without_scores) and scored.elsewhere == 0
-    with pytest.raises(PredictionsError, match="none of its 4 images"):
-        match(scores, metadata, metadata, "a table")
+
+
+def test_one_score_never_counts_for_two_images(folders):
+    with pytest.raises(PredictionsError, match="the images a/1.png and b/1.png cannot be told apart as 1; name images"):
+        match(scores_named(["/x/1.png", "/x/2.png"]), folders, folders, "a table")
+    with pytest.raises(PredictionsError, match="the images a/1.png and b/1.png"):  # one of them in another split
+        match(scores_named(["1", "2"]), folders[1:], folders, "a table")
+    with pytest.raises(PredictionsError, match="the predictions x/2 and y/2 cannot be told apart as 2"):
+        match(scores_named(["x/2", "y/2"]), folders, folders, "a table")
+    scored = match(scores_named(["x/2.jpg", "x/3.jpg"]), folders, folders, "a table")  # what is clear is matched
+    assert scored.metadata["image_id"].tolist() == ["a/2.png", "b/3.png"]
