@@ -21,11 +21,14 @@ from cxrfpn.data.sources import open_source
 from tests.hubs.loopback import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "MODEL_CARD", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 # Inside a sentence, too: `make audit`, `score.py --predictions FILE.csv ...`. A script with one option is but named.
 INLINE = re.compile(r"`((?:git|make|hf|(?:\.venv/bin/)?(?:python|accelerate)|[a-z]+\.py [^`\s]+) [^`]+)`")
-NO_COMMANDS = {"", "json", "ini", "nginx"}
+NO_COMMANDS = {"", "json", "ini", "nginx", "yaml"}
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 REPO = "org/cxr-densenet-fpn"
 # A network a thousandth of the real one's size, for one short epoch.
@@ -67,7 +70,7 @@ RUN = {
         {"parquet:../shared/nih-mini": "phantom:60 --resamples 20", "--output-dir results": "--output-dir measured"},
         ("measured/metrics.json", "measured/README.md"),
     ),
-    ".venv/bin/python -m cxrfpn.evaluation.readme": Run(says="written: "),
+    ".venv/bin/python -m tools.model_card": Run(says="written: "),
     ".venv/bin/accelerate launch train.py recipes/smoke.yaml": train("smoke", "tried/smoke"),
     ".venv/bin/accelerate launch train.py recipes/nih.yaml": train("nih", "tried/nih"),
     ".venv/bin/accelerate launch train.py recipes/report.yaml": train(
@@ -98,6 +101,7 @@ RUN = {
 # A block of Python, and what must hold after it.
 PYTHON = {
     "README.md 1": "assert len(pipe('radiograph.png', operating_point='youden', maps=True)) == 14",
+    "docs/predicting.md 1": "assert len(findings) == 14",
     "docs/deploying.md 1": "assert len(findings) == 14",
 }
 # What runs it instead: a file, and the words in it.

@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoModel, AutoModelForImageClassification, pipeline
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.evaluation.readme import ABLATION, METRICS, PART, README, UNRECTIFIED, results_part
+from tools.model_card import ABLATION, METRICS, PAGES, UNRECTIFIED, fill, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,13 +41,16 @@ def test_it_loads_without_a_warning(caplog):
     assert "fitted on other weights" not in caplog.text and "no thresholds" not in caplog.text
 
 
-def test_the_readme_says_what_was_measured():
-    told = (json.loads(path.read_text()) for path in (METRICS, ABLATION, UNRECTIFIED))
-    assert PART.search(README.read_text())[0] == results_part(*told)
+def test_the_pages_say_what_was_measured():
+    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, UNRECTIFIED)))
+    for page in PAGES:
+        assert fill(page.read_text(), contents) == page.read_text(), f"{page.name}: run python -m tools.model_card"
+        # A changed figure would change the page: its tables really are between the markers.
+        assert fill(page.read_text(), dict.fromkeys(contents, "other")) != page.read_text()
 
 
-def test_the_readme_shows_the_calls_that_are_tested():
-    assert (ROOT / "demo" / "calls.md").read_text().strip() in README.read_text()
+def test_the_api_page_shows_the_calls_that_are_tested():
+    assert (ROOT / "demo" / "calls.md").read_text().strip() in (ROOT / "docs" / "api.md").read_text()
 
 
 def test_every_original_file_gets_fourteen_findings(pipe, nih_mini):

@@ -1,0 +1,122 @@
+"""Write the tables of MODEL_CARD.md and README.md from the figures in results/: python -m tools.model_card
+
+The text around the tables is written by hand; a table stands between `<!-- name -->` and `<!-- /name -->`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxrfpn.evaluation.ablation import table as ablation_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+METRICS, ABLATION = RESULTS / "metrics.json", RESULTS / "ablation.json"
+# Measured before the pyramid was rectified.
+UNRECTIFIED = RESULTS / "ablation-unrectified.json"
+PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md")
+EARLIER = {
+    "plain": "a plain DenseNet-121 against the network with pyramid and patient",
+    "pretrained": "starting from the weights of `pretraining.yaml`",
+    "lungs": "half of all radiographs shown are lungs-only",
+}
+
+Figures = Mapping[str, Any]
+
+
+def tables(figures: Figures, ablation: Figures, unrectified: Figures) -> dict[str, str]:
+    """Return the table of each marker.
+
+    Args:
+        figures: metrics.json as score.py writes it, of a source with sharp and blurred images.
+        ablation, unrectified: as `measure_rows` gives them.
+    """
+    return {
+        "headline": headline(figures, ablation),
+        "findings": findings(figures),
+        "maps": maps(figures["localisation"]),
+        "ablation": ablation_table(ablation),
+        "earlier": earlier(unrectified),
+    }
+
+
+def headline(figures: Figures, ablation: Figures) -> str:
+    """Return the mean AUROC beside its baselines, on sharp and on all test radiographs."""
+    sharp = figures["subgroups"]["source"]["groups"]["sharp"]
+    patient, pixels = (with_interval(ablation["rows"][name], "mean_auroc") for name in ("patient-only", "pixels"))
+    return "\n".join(
+        [
+            f"| mean AUROC of the 14 findings | {sharp['images']:,} sharp test radiographs of {sharp['patients']:,} "
+            f"patients | all {figures['images']:,} |",
+            "|---|---|---|",
+            f"| **this model** | **{with_interval(sharp)}** | {with_interval(figures, 'mean_auroc')} |",
+            f"| age, view position and sex alone | {patient} | |",
+            f"| these and 150 principal components of 48 x 48 pixels | {pixels} | |",
+        ]
+    )
+
+
+def findings(figures: Figures) -> str:
+    """Return AUROC and calls of each finding."""
+    youden, images = figures["operating_points"]["youden"], figures["images"]
+    rows = [
+        f"| {name.replace('_', ' ')}{' *' if row['few_positives_to_fit'] else ''} | {with_interval(row)} "
+        f"| {youden[name]['true_positives']:,} of {row['positives']:,} "
+        f"| {youden[name]['false_positives']:,} of {images - row['positives']:,} |"
+        for name, row in figures["findings"].items()
+    ]
+    return "\n".join(["| finding | AUROC | positives called | negatives called |", "|---|---|---:|---:|", *rows])
+
+
+def maps(localisation: Figures) -> str:
+    """Return how often maps point into a box, beside the blind map."""
+    return "\n".join(
+        [
+            "| map | pointing accuracy |",
+            "|---|---|",
+            f"| this model | {with_interval(localisation['model']['mean'], 'pointing_accuracy')} |",
+            f"| blind | {with_interval(localisation['mean_box']['mean'], 'pointing_accuracy')} |",
+        ]
+    )
+
+
+def earlier(unrectified: Figures) -> str:
+    """Return what single changes were worth before the pyramid was rectified."""
+    rows = [f"| {text} | {_difference(unrectified['rows'][name])} |" for name, text in EARLIER.items()]
+    return "\n".join(["| change | difference in mean AUROC |", "|---|---|", *rows])
+
+
+def fill(page: str, contents: Mapping[str, str]) -> str:
+    """Put each table between its markers; a page need not have all of them."""
+    for name, content in contents.items():
+        between = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+        page = between.sub(lambda _, content=content: f"{content}\n", page)
+    return page
+
+
+def with_interval(figures: Figures, key: str = "auroc") -> str:
+    """Return "value (low to high)" with three digits, or "undefined"."""
+    if figures[key] is None:
+        return "undefined"
+    interval = figures[f"{key}_ci"]
+    if interval is None:
+        return f"{figures[key]:.3f} (too few patients for an interval)"
+    return f"{figures[key]:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _difference(row: Figures) -> str:
+    low, high = row["difference_ci"]
+    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def main() -> None:
+    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, UNRECTIFIED)))
+    for page in PAGES:
+        page.write_text(fill(page.read_text(), contents))
+        print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    main()
