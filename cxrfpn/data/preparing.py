@@ -155,10 +155,11 @@ def _run(job: _Job, todo: list[int], processes: int, total: int) -> None:
     """Work on the parts that are missing, with a bar of images, until all are there or one of them fails."""
     images, skipped = _summary(shard for shard in job.shards if shard.exists())
     done = images + len(skipped)
-    # A fork server imports once, and holds none of the threads and connections that the source may have opened here.
+    # A fork server imports once, which takes seconds, and holds none of the threads and connections that the source may
+    # have opened here.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, type(job.source).__module__])
     seen, others = context.Value("q", done), multiprocessing.active_children()
     with (
         tqdm(total=total, initial=done, desc="preparing", unit=" images", mininterval=0.5) as bar,

@@ -1,6 +1,5 @@
 """Parquet in every spelling: prepared shards, the Hub's data set, its mirrors."""
 
-import io
 import json
 import pickle
 from dataclasses import replace
@@ -15,7 +14,6 @@ from cxrfpn.data.preparing import prepare_image
 from cxrfpn.data.schema import Box, Row, SourceError
 from cxrfpn.data.shards import write_shard
 from cxrfpn.data.sources import open_source
-from cxrfpn.data.sources.parquet import LocalFiles, ParquetSource
 
 IMAGES = [b"first", b"second" * 1000, b"third"]
 EXPECTED = [
@@ -116,33 +114,6 @@ def test_prepared_shards_come_back_as_they_were_written(tmp_path: Path) -> None:
     manifest.write_text("{}")
     with pytest.raises(SourceError, match="prepare.json: was not written by prepare.py"):
         source.metadata()
-
-
-def test_row_groups_without_a_wanted_row_are_never_read(tmp_path: Path) -> None:
-    columns = {
-        "image": structs([b"x" * 100_000] * 9),
-        "label_names": [[]] * 9,
-        "image_id": [f"{row:08}_000" for row in range(9)],
-    }
-    write(tmp_path / "train.parquet", columns, row_group_size=3, compression="none", use_dictionary=False)
-    read_bytes = []
-
-    class Counted(io.FileIO):
-        def read(self, size: int = -1) -> bytes:
-            data = super().read(size)
-            read_bytes.append(len(data))
-            return data
-
-    class CountedFiles(LocalFiles):
-        def open(self, name: str) -> io.FileIO:
-            return Counted(self.folder / name)
-
-    source = ParquetSource("counted", CountedFiles(tmp_path))
-    assert [row.image_id for row in source.rows("train.parquet", {"00000004_000"})] == ["00000004_000"]
-    assert 300_000 <= sum(read_bytes) < 400_000
-    read_bytes.clear()
-    assert list(source.rows("train.parquet", set())) == []
-    assert sum(read_bytes) < 100_000
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import json
 import mimetypes
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import datasets
 import pytest
 from huggingface_hub import constants
 
@@ -88,6 +90,7 @@ class LoopbackHub:
 
     def __enter__(self) -> "LoopbackHub":
         hub = self
+        self._cache = tempfile.TemporaryDirectory()
 
         class Bound(Handler):
             pass
@@ -102,17 +105,21 @@ class LoopbackHub:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._cache.cleanup()
         for connection in self.connections:  # kept alive, they would be answered still
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def take_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Turn this process's huggingface_hub to it, as HF_ENDPOINT would have at the start."""
+        """Turn this process's huggingface_hub and datasets to it, as HF_ENDPOINT would have at the start."""
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE
         path = template[template.index("/{repo_id}") :]
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", self.endpoint)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.endpoint + path)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", self._cache.name)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
 
     def find(self, method: str, path: str) -> tuple[Callable[..., Any], dict[str, str]] | None:
         method = "GET" if method == "HEAD" else method

@@ -1,11 +1,11 @@
 """Sources of labelled radiographs, all giving the one schema."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Source, SourceError
-from cxrfpn.data.sources.parquet import LocalFiles, ParquetSource
 
 __all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
 
@@ -13,55 +13,83 @@ __all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
 DEFAULT_SOURCE = "timm/nih-chest-xray-14"
 PINNED_REVISIONS = {DEFAULT_SOURCE: "c1bf579641b3256b4d49924436984b82bee5834d"}
 
-_ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+# The fields that `columns` may name: those of the metadata, and the image.
+FIELDS = ("image", *METADATA_COLUMNS)
+
+_ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w./-]+))?")
 
 
-def open_source(name: str = DEFAULT_SOURCE, without: Collection[str] = ()) -> Source:
-    """A source by its name; nothing is read yet.
+def open_source(
+    name: str = DEFAULT_SOURCE, without: Collection[str] = (), columns: Mapping[str, str] | None = None
+) -> Source:
+    """Open a source by its name. Of most, nothing is read yet.
 
     Args:
-        name: `org/name` or `org/name@revision` on the Hub, `nih:FOLDER` (as the NIH publishes it), `parquet:FOLDER`,
-            `phantom:N` (N drawings), `csv:FILE` (a table of your own) or `unlabelled:FOLDER` (parquet files of which
-            only the images are read: for what teachers say of them).
-        without: METADATA_COLUMNS, but image_id, that a table of one's own or parquet files may lack and that are not
-            read where they stand: what only predicts needs no `findings`. Every row then comes with none.
+        name: `org/name`, with `:config` and `@revision` where needed, on the Hub; `nih:FOLDER` (as the NIH publishes
+            it), `phantom:N` (N drawings), `csv:FILE` (a table of your own), `parquet:FOLDER`, `imagefolder:FOLDER`,
+            `json:FILE` or `disk:FOLDER` (as `datasets` saved it), or `unlabelled:FOLDER` (parquet files of which only
+            the images are read: for what teachers say of them).
+        without: METADATA_COLUMNS, except image_id, that a source may lack and that are not read where they stand: what
+            only predicts needs no `findings`. Every row then comes with none.
+        columns: field -> column, where a source calls a field of FIELDS by a name of its own; "" for a field that is
+            not to be read. Of `nih:` and `phantom:` the columns are known.
 
     Raises:
-        SourceError: a name of no such form.
+        SourceError: a name of no such form, an unknown field, or a data set that the Hub does not have or give.
     """
+    columns = columns or {}
+    if unknown := [field for field in columns if field not in FIELDS]:
+        raise SourceError(f"columns: there is no field {unknown[0]!r}; known are {', '.join(FIELDS)}")
     kind, colon, where = name.partition(":")
     if colon and where and kind in _KINDS:
-        return _KINDS[kind](where, without)
+        return _KINDS[kind](where, without, columns)
     if match := _ON_THE_HUB.fullmatch(name):
-        return _hub(match[1], match[2] or PINNED_REVISIONS.get(match[1], "main"), without)
-    raise SourceError(
-        f"source {name!r} is none of org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N, "
-        "unlabelled:FOLDER"
-    )
+        repo, config, revision = match.groups()
+        from cxrfpn.data.sources.repositories import open_repository
+
+        return open_repository(repo, config, revision or PINNED_REVISIONS.get(repo, "main"), without, columns)
+    kinds = ", ".join(f"{kind}:..." for kind in _KINDS)
+    raise SourceError(f"source {name!r} is none of org/name[:config][@revision] on the Hub, {kinds}")
 
 
-def _parquet(folder: str, without: Collection[str]) -> ParquetSource:
-    return ParquetSource(f"parquet:{folder}", LocalFiles(folder), without)
+def columns_from(text: str) -> dict[str, str]:
+    """Read `image=scan,findings=dx` as a command line gives it.
+
+    Raises:
+        ValueError: another form.
+    """
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if wrong := [field for field, equals, _ in pairs if not equals or field.strip() not in FIELDS]:
+        raise ValueError(f"{wrong[0]!r} is not FIELD=COLUMN with a field of {', '.join(FIELDS)}")
+    return {field.strip(): column.strip() for field, _, column in pairs}
 
 
-def _unlabelled(folder: str, without: Collection[str]) -> ParquetSource:
-    everything = tuple(field for field in METADATA_COLUMNS if field != "image_id")
-    return ParquetSource(f"{UNLABELLED}:{folder}", LocalFiles(folder), everything)
+def _parquet(folder: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
+    from cxrfpn.data.sources.parquet import ParquetSource
+    from cxrfpn.data.sources.places import local_place
+
+    return ParquetSource(f"parquet:{folder}", partial(local_place, Path(folder)), without, columns)
 
 
-def _nih(folder: str, without: Collection[str]) -> Source:
+def _unlabelled(folder: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
+    source = _parquet(folder, tuple(field for field in METADATA_COLUMNS if field != "image_id"), columns)
+    source.name = f"{UNLABELLED}:{folder}"
+    return source
+
+
+def _nih(folder: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
     from cxrfpn.data.sources.nih import NihSource
 
     return NihSource(Path(folder))
 
 
-def _csv(file: str, without: Collection[str]) -> Source:
+def _csv(file: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
     from cxrfpn.data.sources.csv_table import CsvSource
 
-    return CsvSource(Path(file), without)
+    return CsvSource(Path(file), without, columns)
 
 
-def _phantom(count: str, without: Collection[str]) -> Source:
+def _phantom(count: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
     if not count.isdecimal() or int(count) == 0:
         raise SourceError(f"phantom:{count}: {count!r} is not a number of drawings")
     from cxrfpn.data.phantom import PhantomSource
@@ -69,14 +97,7 @@ def _phantom(count: str, without: Collection[str]) -> Source:
     return PhantomSource(int(count))
 
 
-def _hub(repo: str, revision: str, without: Collection[str]) -> Source:
-    from cxrfpn.data.sources.hub import HubFiles
-
-    files = HubFiles(repo, revision)
-    return ParquetSource(files.name, files, without)
-
-
-_KINDS: dict[str, Callable[[str, Collection[str]], Source]] = {
+_KINDS: dict[str, Callable[[str, Collection[str], Mapping[str, str]], Source]] = {
     "nih": _nih,
     "parquet": _parquet,
     "phantom": _phantom,

@@ -48,10 +48,24 @@ _FINDING_OF: dict[str, str | None] = {
 }
 
 
-def spelled(columns: Iterable[str], without: Collection[str] = ()) -> dict[str, str]:
-    """Field -> the column that holds it, for those fields that a table has, but for those of `without`."""
+def spelled(
+    columns: Iterable[str], without: Collection[str] = (), given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return field -> the column that holds it, for the fields that a table has, except those of `without`.
+
+    Args:
+        given: field -> its column where names differ; "" for a field that is not to be read.
+
+    Raises:
+        SourceError: the table lacks a given column.
+    """
     known = {letters(column): column for column in columns}
     found = {field: next((known[name] for name in names if name in known), None) for field, names in SPELLINGS.items()}
+    for field, column in (given or {}).items():
+        if column and letters(column) not in known:
+            raise SourceError(f"no column {column!r} for {field}; the columns are {', '.join(known.values())}")
+        if field in SPELLINGS:
+            found[field] = known[letters(column)] if column else None
     return {field: column for field, column in found.items() if column is not None and field not in without}
 
 

@@ -1,7 +1,7 @@
 """A table of one's own: a path of an image in every row, its findings, and what is known of the patient."""
 
 import logging
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from cxrfpn.data.sources.columns import (
     warn_of_lone_images,
 )
 from cxrfpn.data.sources.files import in_runs, read_file
+from cxrfpn.data.sources.labels import finding_columns, marked_findings
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ class CsvSource:
 
     Args:
         without: fields that are not read, as in `open_source`.
+        columns: field -> column, as in `open_source`.
     """
 
-    def __init__(self, file: Path, without: Collection[str] = ()) -> None:
-        self.file, self.without = file, without
+    def __init__(self, file: Path, without: Collection[str] = (), columns: Mapping[str, str] | None = None) -> None:
+        self.file, self.without, self.columns = file, without, columns or {}
         self.name = f"csv:{file}"
 
     def metadata(self) -> pd.DataFrame:
@@ -63,7 +65,7 @@ class CsvSource:
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        fields = spelled(self._raw.columns, self.without)
+        fields = spelled(self._raw.columns, self.without, self.columns)
         raw = {field: self._raw[column].tolist() for field, column in fields.items()}
         raw.setdefault("image_id", self._path_column.tolist())
         if "findings" in self.without:
@@ -72,36 +74,20 @@ class CsvSource:
             raw["findings"] = self._one_hot_findings()
         return checked(tabulate(raw, str(self.file), first_row=2))
 
-    @property
-    def _finding_columns(self) -> dict[str, str]:
-        """Finding -> the column of 0 and 1 that is named by it."""
-        known = {letters(name): name for name in FINDINGS}
-        return {known[letters(column)]: column for column in self._raw.columns if letters(column) in known}
-
     def _warn_of_findings_without_a_column(self) -> None:
-        if "findings" in self.without or "findings" in spelled(self._raw.columns):
+        if "findings" in self.without or "findings" in spelled(self._raw.columns, given=self.columns):
             return
-        there = self._finding_columns
+        there = finding_columns(self._raw.columns)
         if lacking := [finding for finding in FINDINGS if finding not in there]:
             logger.warning("%s: has no column of %s: every image counts as one without", self.name, ", ".join(lacking))
 
     def _one_hot_findings(self) -> list[list[str]]:
-        if not (columns := self._finding_columns):
+        if not (columns := finding_columns(self._raw.columns)):
             raise SourceError(
                 f"{self.file}: has neither a column of findings nor columns named by findings; without labels there "
                 "is nothing to train on or to score"
             )
-        present = {}
-        for finding, column in columns.items():
-            numbers = pd.to_numeric(self._raw[column], errors="coerce")
-            wrong = ~numbers.isin((0, 1))
-            if wrong.any():
-                row = int(wrong.to_numpy().argmax())
-                raise SourceError(
-                    f"{self.file}, row {row + 2}: {column} is {self._raw[column].iloc[row]!r}, not 0 or 1"
-                )
-            present[finding] = numbers == 1
-        return [[name for name in present if marks[name]] for marks in pd.DataFrame(present).to_dict("records")]
+        return marked_findings(self._raw, columns, str(self.file), first_row=2)
 
     @cached_property
     def _paths(self) -> dict[str, str]:
@@ -112,7 +98,8 @@ class CsvSource:
     @property
     def _path_column(self) -> pd.Series:
         columns = {letters(column): column for column in self._raw.columns}
-        column = next((columns[name] for name in PATH_SPELLINGS if name in columns), None)
+        names = [letters(self.columns["image"])] if "image" in self.columns else PATH_SPELLINGS
+        column = next((columns[name] for name in names if name in columns), None)
         if column is None:
             raise SourceError(f"{self.file}: has no column of paths, called image or path")
         return self._raw[column]
