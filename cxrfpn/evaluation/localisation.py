@@ -21,15 +21,18 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 # The region that detections are drawn around: at half of the peak, as class activation maps are commonly cut.
 DETECTION_LEVEL = 0.5
 AP_IOU = 0.25
+# A peak is near a finding within this share of the image's side from a box's centre. Whether it lies in a box depends
+# on the size of the box; this does not.
+NEAR = 0.1
 
 
 @dataclass(frozen=True)
 class Case:
     """A finding in an image that has boxes of it, and how its map fared.
 
-    `pointing`: the peak lies in a box; `iou` and `iobb` [len(LEVELS)]: the region against all boxes together, as
-    intersection over union and over the region (Wang et al., 2017); `detections` [D,2]: confidence, and whether it
-    matches a box at an IoU of 0.25.
+    `pointing`: the peak lies in a box; `near`: it lies within NEAR of a box's centre; `iou` and `iobb` [len(LEVELS)]:
+    the region against all boxes together, as intersection over union and over the region (Wang et al., 2017);
+    `detections` [D,2]: confidence, and whether it matches a box at an IoU of 0.25.
     """
 
     image_id: str
@@ -38,6 +41,7 @@ class Case:
     boxes: tuple[Box, ...]
     score: float
     pointing: bool
+    near: bool
     iou: NDArray[np.float64]
     iobb: NDArray[np.float64]
     detections: NDArray[np.float64]
@@ -68,10 +72,18 @@ def measure_map(
         boxes=tuple(boxes),
         score=score,
         pointing=bool(peak > 0 and truth.flat[finding_map.argmax()]),
+        near=bool(peak > 0 and _distance_to_centre(finding_map, boxes) <= NEAR),
         iou=np.array(iou),
         iobb=np.array(iobb),
         detections=_detections(finding_map / peak, boxes, score) if peak > 0 else np.zeros((0, 2)),
     )
+
+
+def _distance_to_centre(finding_map: NDArray, boxes: Sequence[Box]) -> float:
+    """Return how far the peak lies from the nearest centre of a box, as a share of the image's side."""
+    row, column = np.unravel_index(finding_map.argmax(), finding_map.shape)
+    y, x = (row + 0.5) / finding_map.shape[0], (column + 0.5) / finding_map.shape[1]
+    return min(float(np.hypot(box.x + box.width / 2 - x, box.y + box.height / 2 - y)) for box in boxes)
 
 
 def box_mask(box: Box, side: int) -> NDArray[np.bool_]:
@@ -121,8 +133,9 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         bootstrap: of the cases' patients, in the order of the cases.
 
     Returns:
-        {"findings": {finding: figures}, "mean": figures}; figures are `boxes`, `images`, `pointing_accuracy`, `ap25`,
-        each with `_ci`, and `iou` and `iobb` at each of LEVELS ({"0.1": ...}) with `mean_iou_ci` for their mean.
+        {"findings": {finding: figures}, "mean": figures}; figures are `boxes`, `images`, `pointing_accuracy`,
+        `near_accuracy` and `ap25`, each with `_ci`, and `iou` and `iobb` at each of LEVELS ({"0.1": ...}) with
+        `mean_iou_ci` for their mean.
     """
     names = [finding for finding in FINDINGS if any(case.finding == finding for case in cases)]
     figures, resampled = {}, {}
@@ -139,7 +152,7 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         }  # fmt: skip
     mean = {
         name: np.nanmean([figures[finding][name] for finding in names])
-        for name in ("pointing_accuracy", "ap25", "mean_iou")
+        for name in ("pointing_accuracy", "near_accuracy", "ap25", "mean_iou")
     }
     spread = {name: np.nanmean([resampled[finding][name] for finding in names], axis=0) for name in mean}
     by_level = {
@@ -154,9 +167,10 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
 def _figures(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, NDArray[np.float64]]:
     """Each figure in every resample: [R], or [R,len(LEVELS)]."""
     iou, iobb = (np.stack([getattr(case, name) for case in cases]) for name in ("iou", "iobb"))
-    pointing = np.array([case.pointing for case in cases], float)
+    pointing, near = (np.array([getattr(case, name) for case in cases], float) for name in ("pointing", "near"))
     return {
         "pointing_accuracy": bootstrap.ratio(pointing, np.ones_like(pointing)),
+        "near_accuracy": bootstrap.ratio(near, np.ones_like(near)),
         "ap25": _average_precision(cases, bootstrap),
         "mean_iou": bootstrap.ratio(iou.mean(axis=1), np.ones(len(cases))),
         "iou": bootstrap.ratio(iou, np.ones_like(iou)),

@@ -49,6 +49,16 @@ def test_a_peak_counts_where_it_lies():
     assert not beside.pointing and 0 < beside.iou[0] < 0.5
 
 
+def test_a_peak_is_near_within_a_tenth_of_the_side_whatever_the_size_of_the_box():
+    """BOX has its centre at 0.375, 0.5625; a tiny box there is as near as it is."""
+    tiny = Box("Mass", 0.374, 0.5615, 0.002, 0.002)
+    for box in (BOX, tiny):
+        assert case(hill(0.375, 0.65), box).near and not case(hill(0.375, 0.67), box).near
+        assert case(hill(0.44, 0.63), box).near and not case(hill(0.45, 0.64), box).near
+    assert not case(hill(0.375, 0.65), tiny).pointing
+    assert case(hill(0.9, 0.1), tiny, Box("Mass", 0.85, 0.05, 0.1, 0.1)).near  # the nearest of the boxes
+
+
 def test_a_higher_cut_is_a_smaller_region():
     """A wide hill around the box: cut higher it covers less of it, and less besides it."""
     wide = case(hill(0.375, 0.5625, 0.15), BOX)
