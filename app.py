@@ -8,7 +8,8 @@ from pathlib import Path
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 from demo.launching import free_address, launch
-from pipeline_cxrfpn import PackageError, load_pipeline
+from loading_cxrfpn import load_pipeline
+from thresholds_cxrfpn import PackageError
 
 MODEL = os.environ.get("CXR_MODEL") or str(Path(__file__).resolve().parent)
 

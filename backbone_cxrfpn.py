@@ -19,7 +19,7 @@ def make_backbone(config: CxrFpnConfig) -> nn.Module:
     """Return the backbone that a configuration names.
 
     Returns:
-        a module that maps [B,3,H,W] to a list of features at STRIDES, with their channels in `channels`.
+        a module that maps [B,3,H,W] to a tuple of features at STRIDES, with their channels in `channels`.
 
     Raises:
         ValueError: timm is not installed, does not know the name, or its network lacks one of STRIDES.
@@ -45,11 +45,11 @@ class TimmBackbone(nn.Module):
         self.scale = [ours / theirs for ours, theirs in zip(IMAGE_STD, stds, strict=True)]
         self.shift = [(ours - theirs) / std for ours, theirs, std in zip(IMAGE_MEAN, means, stds, strict=True)]
 
-    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """[B,3,H,W], normalised by the image processor -> features at strides 8, 16 and 32."""
         scale, shift = (pixel_values.new_tensor(values).view(3, 1, 1) for values in (self.scale, self.shift))
         last, levels = self.body.forward_intermediates(pixel_values * scale + shift, indices=self.stages)
-        return [*levels, last]
+        return (*levels, last)
 
 
 def _make_timm_network(name: str) -> nn.Module:
@@ -75,8 +75,10 @@ class DenseNetBackbone(nn.Module):
         self.channels = _block_channels(config)[1:]
         self.gradient_checkpointing = False
 
-    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """[B,3,H,W] -> features at strides 8, 16 and 32: for DenseNet-121 512, 1024 and 1024 channels.
+
+        A tuple, as torch calls full backward hooks for tensors and tuples of them only.
 
         Rectified, they are what DenseNet itself reads of a block: normalised, and zero where negative.
         """
@@ -95,7 +97,7 @@ class DenseNetBackbone(nn.Module):
                 levels[-1] = F.relu(module(hidden))
             else:
                 hidden = module(hidden)
-        return levels[1:]
+        return tuple(levels[1:])
 
     def _recomputed_later(self, block: nn.Module, hidden: Tensor) -> Tensor:
         if not (self.gradient_checkpointing and self.training):

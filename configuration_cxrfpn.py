@@ -1,5 +1,6 @@
 """What the network is: the 14 findings in their order, every width and rate."""
 
+import copy
 import math
 
 from transformers import PreTrainedConfig
@@ -42,6 +43,23 @@ CUSTOM_PIPELINES = {
         "type": "image",
     }
 }
+# Columns of the tables that findings stand in.
+RESERVED_NAMES = ("image", "image_id", "patient_id", "age", "sex", "view_position", "positive", "error", "embedding")
+
+
+def _is_name(name: object) -> bool:
+    """Whether a finding may be called so in tables, files and calls (A|B)."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name.strip()) == len(name) <= 80
+        and name.isprintable()
+        and ("|" not in name and name not in RESERVED_NAMES)
+    )
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in a message: on one line, and not too long."""
+    return " ".join(repr(value).split())[:80]
 
 
 class CxrFpnConfig(PreTrainedConfig):
@@ -61,10 +79,16 @@ class CxrFpnConfig(PreTrainedConfig):
         patient_features: width of the patient branch; 0 leaves it out, and the patient is ignored.
         head_features: width of the hidden layer of the head; 0 leaves it out, and the head is linear.
         dropout: rate before the last layer.
-        pos_weight: weight of the positive term of the loss, one a finding in the order of `FINDINGS`, or None.
+        pos_weight: weight of the positive term of the loss, one a finding in the order of `findings`, or None.
+        id2label: {0: name of the first finding, ...}; any names, the 14 of NIH by default.
+
+    Raises:
+        ValueError: findings without a name or named twice, or numbers that make no network.
     """
 
     model_type = "cxrfpn"
+    # What Trainer leaves out of its predictions.
+    keys_to_ignore_at_inference = ["pooler_output", "hidden_states"]
 
     image_size: int = 224
     backbone: str = DENSENET
@@ -84,23 +108,37 @@ class CxrFpnConfig(PreTrainedConfig):
         # Without these, transformers would name the findings LABEL_0... and its pipeline would apply a softmax.
         if self.id2label is None:
             self.id2label = dict(enumerate(FINDINGS))
-            self.label2id = {finding: index for index, finding in enumerate(FINDINGS)}
         self.problem_type = self.problem_type or "multi_label_classification"
-        kwargs.setdefault("auto_map", dict(AUTO_MAP))
-        kwargs.setdefault("custom_pipelines", dict(CUSTOM_PIPELINES))
+        # A saved package brings its own modules, wherever the one that it was loaded from had them.
+        kwargs.update(auto_map=dict(AUTO_MAP), custom_pipelines=copy.deepcopy(CUSTOM_PIPELINES))
         super().__post_init__(**kwargs)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
-        names = tuple(self.id2label[index] for index in sorted(self.id2label))
-        if names != FINDINGS:
-            raise ValueError(f"id2label must name the 14 findings in their order; got {', '.join(names)}")
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The names of the findings, in the order of the logits."""
+        return tuple(self.id2label[index] for index in sorted(self.id2label))
+
+    def check(self) -> None:
+        """Bring the names of the findings into order, and raise a ValueError for what makes no network."""
+        self.id2label = {int(index): name for index, name in self.id2label.items()}
+        names = self.findings
+        if not names or sorted(self.id2label) != list(range(len(names))):
+            raise ValueError(f"id2label must count its findings from 0, got {list(self.id2label)}")
+        if wrong := [name for name in names if not _is_name(name) or names.count(name) > 1]:
+            raise ValueError(
+                f"id2label needs a name of its own for each finding, got {_shown(wrong[0])}; a name is printable, "
+                f"without '|', and none of {', '.join(RESERVED_NAMES)}"
+            )
+        self.label2id = {name: index for index, name in enumerate(names)}
         if len(self.block_config) != 4:
             raise ValueError(f"block_config needs 4 dense blocks, got {list(self.block_config)}")
         if not 0 <= self.pooling_sharpness < math.inf:
             raise ValueError(f"pooling_sharpness must be 0 or more, got {self.pooling_sharpness}")
-        if self.pos_weight is not None and len(self.pos_weight) != len(FINDINGS):
-            raise ValueError(f"pos_weight needs {len(FINDINGS)} values, got {len(self.pos_weight)}")
+        if self.pos_weight is not None and len(self.pos_weight) != len(names):
+            raise ValueError(
+                f"pos_weight needs {len(names)} values, one a finding, got {len(self.pos_weight)}; give others or None"
+            )
 
 
 CxrFpnConfig.register_for_auto_class()

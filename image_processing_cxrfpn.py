@@ -1,5 +1,6 @@
 """A radiograph of any kind -> the normalised tensor that the network takes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,21 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         size: SizeDict | None = None,
         crop_fraction: float | None = None,
         prepared_size: int | None = None,
+        do_resize: bool | None = None,
     ) -> Radiograph:
-        """Read a radiograph with as many pixels as this processor needs; a `Radiograph` is given back as it is."""
+        """Read a radiograph with as many pixels as this processor needs; a `Radiograph` is given back as it is.
+
+        Args:
+            image: anything that `read_radiograph` reads, or `{"bytes": ..., "path": ...}` as `datasets` gives an image
+                that is not decoded.
+            name: what errors call it.
+            size, crop_fraction, prepared_size, do_resize: as of the processor, unless given.
+        """
+        if isinstance(image, Mapping) and image.keys() <= {"bytes", "path"}:
+            name = name or image.get("path")
+            image = image.get("path") if image.get("bytes") is None else image["bytes"]
+        if not (self.do_resize if do_resize is None else do_resize):
+            return read_radiograph(image, name)
         size, prepared_size = size or self.size, prepared_size or self.prepared_size
         needed = prepared_size or round(max(size.height, size.width) / (crop_fraction or self.crop_fraction))
         return read_radiograph(image, name, PIXELS_KEPT * needed)
@@ -71,17 +85,29 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         return list(images) if getattr(images, "ndim", 0) == 4 else [images]
 
     def process_image(
-        self, image: Any, size: SizeDict, crop_fraction: float, prepared_size: int | None = None, **_: Any
+        self,
+        image: Any,
+        size: SizeDict,
+        crop_fraction: float,
+        do_resize: bool,
+        resample: int,
+        prepared_size: int | None = None,
+        **_: Any,
     ) -> Tensor:
-        """Turn anything that `read_radiograph` reads into [1,H,W] uint8 pixels of the central crop, resized.
+        """Turn anything that `read` reads into [1,H,W] uint8 pixels of the central crop, resized if `do_resize`.
 
         Raises:
             RadiographError: in one line, where the radiograph cannot be read.
         """
-        pixels = self.read(image, None, size, crop_fraction, prepared_size).pixels
-        if prepared_size is not None:
-            pixels = resize_to_square(pixels, prepared_size)
-        return torch.from_numpy(crop_and_resize(pixels, (size.height, size.width), crop_fraction))[None]
+        pixels = self.read(image, None, size, crop_fraction, prepared_size, do_resize).pixels
+        if do_resize:
+            if prepared_size is not None:
+                pixels = resize_to_square(pixels, prepared_size)
+            cropped = crop_and_resize(pixels, (size.height, size.width), crop_fraction, resample)
+        else:
+            left, top, right, bottom = (round(edge) for edge in _crop_box(*pixels.shape, crop_fraction))
+            cropped = pixels[top:bottom, left:right].copy()
+        return torch.from_numpy(cropped)[None]
 
     def _preprocess(
         self,
@@ -92,9 +118,14 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         image_mean: tuple[float, ...],
         image_std: tuple[float, ...],
         return_tensors: Any = None,
-        **_: Any,
+        device: Any = None,
+        **others: Any,
     ) -> BatchFeature:
-        batch = torch.stack(images).expand(-1, 3, -1, -1)
+        if refused := [name for name in ("do_center_crop", "do_pad") if others.get(name)]:
+            raise ValueError(f"this processor has no {refused[0]}: crop_fraction says what the centre crop keeps")
+        if len({image.shape for image in images}) > 1:
+            raise ValueError("with do_resize=False, images of several sizes make no batch: process them one at a time")
+        batch = torch.stack(images).to(device).expand(-1, 3, -1, -1)
         pixel_values = self.rescale_and_normalize(
             batch, do_rescale, rescale_factor, do_normalize, image_mean, image_std
         )
@@ -114,10 +145,12 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         return placed
 
 
-def crop_and_resize(pixels: np.ndarray, size: tuple[int, int], crop_fraction: float) -> np.ndarray:
+def crop_and_resize(
+    pixels: np.ndarray, size: tuple[int, int], crop_fraction: float, resample: int = PILImageResampling.BILINEAR
+) -> np.ndarray:
     """Cut out the central part of [H,W] uint8 pixels and resize it, with antialiasing, to size (height, width)."""
     box = _crop_box(*pixels.shape, crop_fraction)
-    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    resized = Image.fromarray(pixels).resize((size[1], size[0]), resample, box=box)
     return np.array(resized)
 
 

@@ -1,26 +1,40 @@
-"""Radiograph and patient in, 14 logits out; and, for each finding, where in the radiograph it was seen."""
+"""Radiograph and patient in, a logit for each finding out; and where in the radiograph each finding was seen."""
 
+import json
 import math
+import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.utils import logging
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import ModelOutput, logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .backbone_cxrfpn import make_backbone
-    from .configuration_cxrfpn import FINDINGS, CxrFpnConfig
+    from .configuration_cxrfpn import CxrFpnConfig
+    from .findings_cxrfpn import match_findings
+    from .image_processing_cxrfpn import CxrFpnImageProcessor
+    from .package_cxrfpn import CONFIG, PROCESSOR, THRESHOLDS, WEIGHTS, Package
     from .patient_cxrfpn import PATIENT_INPUTS
+    from .pipeline_cxrfpn import ChestXrayFindingsPipeline
 except ImportError:
     from backbone_cxrfpn import make_backbone
-    from configuration_cxrfpn import FINDINGS, CxrFpnConfig
+    from configuration_cxrfpn import CxrFpnConfig
+    from findings_cxrfpn import match_findings
+    from image_processing_cxrfpn import CxrFpnImageProcessor
+    from package_cxrfpn import CONFIG, PROCESSOR, THRESHOLDS, WEIGHTS, Package
     from patient_cxrfpn import PATIENT_INPUTS
+    from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 logger = logging.get_logger(__name__)
 
@@ -29,6 +43,31 @@ PYRAMID_STRIDES = {"P3": 8, "P4": 16, "P5": 32}
 RIM = 1 / 3
 # Normalised radiographs lie within about 3 of zero; raw pixels of 0..255 do not.
 LARGEST_PLAUSIBLE_PIXEL = 20.0
+
+
+@dataclass
+class CxrFpnOutput(ModelOutput):
+    """What the network gives.
+
+    Args:
+        loss: a scalar, where labels were given.
+        logits: [B,F], one a finding, in the order of `config.findings`.
+        pooler_output: [B, levels * pyramid_channels], the pooled pyramid: the embedding of a radiograph.
+        hidden_states: the pyramid's levels, the finest first, where they were asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class Pyramid(FeaturePyramidNetwork):
+    """torchvision's Feature Pyramid Network from tensors to a tuple of tensors, which torch's backward hooks need."""
+
+    def forward(self, *levels: Tensor) -> tuple[Tensor, ...]:
+        """Features at strides 8, 16 and 32 -> as many levels of `pyramid_channels` each."""
+        return tuple(super().forward(OrderedDict(zip(PYRAMID_STRIDES, levels, strict=True))).values())
 
 
 class PatientBranch(nn.Module):
@@ -53,14 +92,20 @@ class CxrFpnForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    # Trainer then gives forward `num_items_in_batch`.
+    accepts_loss_kwargs = True
     _no_split_modules = ["DenseNetBackbone", "TimmBackbone"]
 
     def __init__(self, config: CxrFpnConfig):
         super().__init__(config)
+        self.config.check()  # from_pretrained sets what its caller asks for after the configuration was made
+        self.package: Package | None = None
+        self.beside: dict[str, bytes] = {}  # files of the package that travel with the weights
+        self.missing_weights: list[str] = []
         self.backbone = make_backbone(config)
         if config.pyramid_channels:
             norm = nn.BatchNorm2d if config.rectified else None
-            self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.pyramid_channels, norm_layer=norm)
+            self.pyramid = Pyramid(self.backbone.channels, config.pyramid_channels, norm_layer=norm)
             pooled = len(PYRAMID_STRIDES) * config.pyramid_channels
         else:
             self.pyramid = None
@@ -69,30 +114,144 @@ class CxrFpnForImageClassification(PreTrainedModel):
         self.patient_branch = PatientBranch(config) if config.patient_features else None
         joined = (config.image_features or pooled) + config.patient_features
         hidden = [nn.Linear(joined, config.head_features), nn.ReLU()] if config.head_features else []
-        last = nn.Linear(config.head_features or joined, len(FINDINGS))
+        last = nn.Linear(config.head_features or joined, config.num_labels)
         self.head = nn.Sequential(*hidden, nn.Dropout(config.dropout), last)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a package as transformers does, and remember what else of it belongs to the weights.
+
+        Where `id2label` names other findings than the package (with `ignore_mismatched_sizes=True` where their number
+        differs), each finding that the package knows too, by any of its usual names, keeps its rows of the head.
+
+        Returns:
+            the model; with `output_loading_info=True` the model and a mapping.
+        """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, **kwargs)
+        package = Package.locate(pretrained_model_name_or_path, **kwargs)
+        with_info = kwargs.pop("output_loading_info", False)
+        kwargs.update(revision=package.revision, output_loading_info=True)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model.package = package
+        model.missing_weights = sorted(info["missing_keys"])
+        model.beside = package.read(THRESHOLDS, PROCESSOR)
+        names = CxrFpnConfig.from_dict(json.loads(package.read(CONFIG)[CONFIG])).findings
+        if names != model.findings:
+            model.beside.pop(THRESHOLDS, None)  # it is about other findings
+            model.take_finding_rows(load(package.read(WEIGHTS).get(WEIGHTS, b"")), names)
+        return (model, info) if with_info else model
+
+    def take_finding_rows(self, weights: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+        """Initialise what belongs to single findings anew, and copy the rows of those that other weights know.
+
+        Args:
+            weights: a state dictionary of this network with a head for `names`.
+            names: the findings of `weights`, in the order of its logits.
+
+        Returns:
+            the findings whose rows were copied.
+        """
+        matches = match_findings(self.findings, names)
+        for prefix, layer in self._layers_by_finding().items():
+            layer.reset_parameters()
+            for name, parameter in layer.named_parameters():
+                source = weights.get(f"{prefix}.{name}")
+                if source is not None and source.shape[1:] == parameter.shape[1:]:
+                    for place, where in matches.items():
+                        parameter.data[place] = source[where]
+        return [self.findings[place] for place in matches]
+
+    def _layers_by_finding(self) -> dict[str, nn.Module]:
+        """The layers whose parameters have a row for each finding, by their names."""
+        return {f"head.{len(self.head) - 1}": self.head[-1]}
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save a whole package as transformers does: weights and configuration, and what any pipeline needs with them.
+
+        These are all modules, thresholds.json of the package that was loaded (it says which weights it was fitted on),
+        and the image processor's configuration where the folder has none.
+        """
+        to_hub = {
+            key: kwargs.pop(key) for key in ("repo_id", "commit_message", "create_pr", "private") if key in kwargs
+        }
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        folder = Path(save_directory)
+        if self.should_save_on_this_rank(is_main_process) and folder.is_dir():
+            custom_object_save(ChestXrayFindingsPipeline, folder)
+            if not (folder / PROCESSOR).is_file():
+                self._image_processor().save_pretrained(folder)
+            if THRESHOLDS in self.beside:
+                (folder / THRESHOLDS).write_bytes(self.beside[THRESHOLDS])
+        if push_to_hub:
+            repo_id = to_hub.pop("repo_id", folder.name)
+            self.push_to_hub(repo_id, token=kwargs.get("token"), **to_hub)
+
+    def _image_processor(self) -> CxrFpnImageProcessor:
+        """The image processor of the package that was loaded, or one for this network."""
+        if PROCESSOR in self.beside:
+            return CxrFpnImageProcessor.from_dict(json.loads(self.beside[PROCESSOR]))
+        return CxrFpnImageProcessor(size={"height": self.config.image_size, "width": self.config.image_size})
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The names of the findings, in the order of the logits."""
+        return self.config.findings
+
     def forward(
-        self, pixel_values: Tensor, patient: Tensor | None = None, labels: Tensor | None = None, **_: object
-    ) -> ImageClassifierOutput:
+        self,
+        pixel_values: Tensor,
+        patient: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        num_items_in_batch: Tensor | int | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CxrFpnOutput | tuple[Any, ...]:
         """Score radiographs.
 
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
             patient: [B,3] as `Patient.encode` gives it, NaN for unknown; None where nothing is known.
-            labels: [B,14] of 0 and 1 (or soft labels between), in the order of `FINDINGS`.
+            labels: [B,F] of 0 and 1 (or soft labels between), in the order of `config.findings`. NaN, or less than 0
+                (-1 as in CheXpert, -100 as Trainer leaves labels out), is unknown and does not count.
+            num_items_in_batch: labels of all batches that one step adds up, as Trainer counts them: the loss is then
+                the sum over known labels divided by it, instead of their mean.
+            output_hidden_states: give the pyramid's levels too; by default as the configuration says.
+            output_attentions: refused, as there is no attention.
+            return_dict: False gives a plain tuple; by default as the configuration says.
 
         Returns:
-            logits [B,14], and the loss (binary cross-entropy weighted by `config.pos_weight`) when labels are given.
+            a `CxrFpnOutput`; the loss is binary cross-entropy weighted by `config.pos_weight`.
+
+        Raises:
+            ValueError: inputs of other shapes, or attentions.
         """
         self._check_inputs(pixel_values, patient, labels)
-        logits = self._classify(self.pool(self.pyramid_levels(pixel_values)), self._patient(patient, pixel_values))
-        loss = None if labels is None else self._loss(logits, labels)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        if self.config.output_attentions if output_attentions is None else output_attentions:
+            raise ValueError("this network has no attention: leave output_attentions out")
+        levels = self.pyramid_levels(pixel_values)
+        pooled = self.pool(levels)
+        logits = self._classify(pooled, self._patient(patient, pixel_values))
+        shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output = CxrFpnOutput(
+            loss=None if labels is None else self._loss(logits, labels, num_items_in_batch),
+            logits=logits,
+            pooler_output=pooled,
+            hidden_states=tuple(levels) if shown else None,
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def finding_maps(
-        self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] = FINDINGS
+        self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] | None = None
     ) -> Tensor:
         """Show where each finding was seen: what every place of the pyramid adds to the finding's logit.
 
@@ -105,7 +264,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
             patient: [B,3] with NaN for unknown, or None.
-            findings: names, each one of `FINDINGS`.
+            findings: names, each one of `config.findings`; all of them for None.
 
         Returns:
             [B, len(findings), H/8, W/8] in 0..1, each map scaled to its own peak, whatever the finding's score.
@@ -116,12 +275,14 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return self.forward_with_maps(pixel_values, patient, findings)[1]
 
     def forward_with_maps(
-        self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] = FINDINGS
+        self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The logits [B,14] and the finding maps of one pass over the radiographs; see `finding_maps`."""
+        """The logits [B,F] and the finding maps of one pass over the radiographs; see `finding_maps`."""
         self._check_inputs(pixel_values, patient, None)
-        if unknown := [name for name in findings if name not in FINDINGS]:
-            raise ValueError(f"no finding is called {', '.join(map(repr, unknown))}; known are {', '.join(FINDINGS)}")
+        known = self.findings
+        findings = known if findings is None else findings
+        if unknown := [name for name in findings if name not in known]:
+            raise ValueError(f"no finding is called {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
         with torch.no_grad():
             levels = self.pyramid_levels(pixel_values)
         with torch.inference_mode(False), torch.enable_grad():
@@ -129,7 +290,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             pooled = _summed(shares).requires_grad_()
             logits = self._classify(pooled, self._patient(patient, pixel_values).clone())
             gradients = [
-                torch.autograd.grad(logits[:, FINDINGS.index(name)].sum(), pooled, retain_graph=True)[0]
+                torch.autograd.grad(logits[:, known.index(name)].sum(), pooled, retain_graph=True)[0]
                 for name in findings
             ]
         # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
@@ -145,9 +306,8 @@ class CxrFpnForImageClassification(PreTrainedModel):
         """
         levels = self.backbone(pixel_values)
         if self.pyramid is None:
-            return levels[-1:]
-        merged = self.pyramid(OrderedDict(zip(PYRAMID_STRIDES, levels, strict=True))).values()
-        return [F.relu(level) if self.config.rectified else level for level in merged]
+            return [levels[-1]]
+        return [F.relu(level) if self.config.rectified else level for level in self.pyramid(*levels)]
 
     def pool(self, levels: list[Tensor]) -> Tensor:
         """Every channel of every level, summed over its places' shares -> [B, levels * pyramid_channels]."""
@@ -159,12 +319,17 @@ class CxrFpnForImageClassification(PreTrainedModel):
         A place counts by exp(sharpness * feature), channel by channel (as in SoftPool, Stergiou et al., 2021, here over
         a whole level): what stands out in one small place is not diluted by all the others, as it is in their mean.
         """
-        levels = [level.to(self.head[-1].weight.dtype) for level in levels]
+        levels = [level.to(self._head_dtype) for level in levels]
         weights = [(self.config.pooling_sharpness * level.flatten(2)).softmax(dim=2).view_as(level) for level in levels]
         return [level * weight for level, weight in zip(levels, weights, strict=True)]
 
+    @property
+    def _head_dtype(self) -> torch.dtype:
+        """The precision that the head takes; quantised layers, which have no parameters, take single precision."""
+        return next((weight.dtype for weight in self.head.parameters()), torch.float32)
+
     def _patient(self, patient: Tensor | None, pixel_values: Tensor) -> Tensor:
-        dtype = self.head[-1].weight.dtype
+        dtype = self._head_dtype
         if patient is None:
             return pixel_values.new_full((len(pixel_values), len(PATIENT_INPUTS)), math.nan, dtype=dtype)
         return patient.to(device=pixel_values.device, dtype=dtype)
@@ -177,17 +342,25 @@ class CxrFpnForImageClassification(PreTrainedModel):
                 features = torch.cat([features, self.patient_branch(patient)], dim=1)
             return self.head(features)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         weight = self.config.pos_weight
         pos_weight = None if weight is None else torch.tensor(weight, device=logits.device, dtype=torch.float32)
-        return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=pos_weight)
+        known = labels >= 0  # NaN is not
+        losses = F.binary_cross_entropy_with_logits(
+            logits.float(), labels.float().masked_fill(~known, 0.0), pos_weight=pos_weight, reduction="none"
+        )
+        count = known.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch
+        return losses.masked_fill(~known, 0.0).sum() / count
 
     def _check_inputs(self, pixel_values: Tensor, patient: Tensor | None, labels: Tensor | None) -> None:
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values must be [batch, 3, height, width], got {list(pixel_values.shape)}")
         if not pixel_values.is_floating_point():
             raise ValueError(f"pixel_values are {pixel_values.dtype}, not normalised: use the image processor")
-        for name, value, width in (("patient", patient, len(PATIENT_INPUTS)), ("labels", labels, len(FINDINGS))):
+        for name, value, width in (
+            ("patient", patient, len(PATIENT_INPUTS)),
+            ("labels", labels, self.config.num_labels),
+        ):
             if value is not None and value.shape != (pixel_values.shape[0], width):
                 raise ValueError(f"{name} must be [{pixel_values.shape[0]}, {width}], got {list(value.shape)}")
         # Raw pixels give nearly the same answer for every image, silently; looking costs a wait on a GPU, so not there.

@@ -10,11 +10,13 @@ from tqdm import tqdm
 from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients, read_patients
 from cxrfpn.prediction.maps import save_maps
 from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
-from cxrfpn.prediction.predicting import Prediction, load_pipeline, predict
+from cxrfpn.prediction.predicting import Prediction, predict
 from cxrfpn.prediction.tables import FORMS, write_predictions
+from loading_cxrfpn import load_pipeline
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 ROOT = Path(__file__).resolve().parent
-BACKENDS = {"torch": load_pipeline, "onnx": load_onnx_pipeline}
+BACKENDS = ("torch", "onnx")
 
 
 def main() -> int:
@@ -23,7 +25,7 @@ def main() -> int:
         if arguments.source is not None:
             return _predict_archive(arguments)
         inputs = _inputs(arguments)
-        pipe = BACKENDS[arguments.backend](arguments.model)
+        pipe = _load(arguments)
         errors: list[str] = []
         predictions = predict(
             pipe,
@@ -65,7 +67,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--patients", type=Path, help="a CSV with the columns image, age, sex, view_position")
     parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
     parser.add_argument(
-        "--backend", choices=list(BACKENDS), default="torch", help="onnx for a file of publish.py --onnx (torch)"
+        "--trust-remote-code",
+        action="store_true",
+        help="run the modules of the model's package instead of ours; from the Hub at a commit only, org/name@COMMIT",
+    )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="torch", help="onnx for a file of publish.py --onnx (torch)"
     )
     parser.add_argument("--operating-point", help="whose thresholds to call by (the model's default)")
     parser.add_argument("--format", choices=list(FORMS), help="the form of the answer (table)")
@@ -83,6 +90,8 @@ def _parse() -> argparse.Namespace:
         foreign = ("age", "sex", "view_position", "patients", "maps", "format")
         if given := [name for name in foreign if getattr(arguments, name) is not None]:
             parser.error(f"--source knows the patients and writes parquet: leave --{given[0].replace('_', '-')} out")
+    if arguments.trust_remote_code and (arguments.source is not None or arguments.backend != "torch"):
+        parser.error("--trust-remote-code goes with PATHs and torch")
     if arguments.backend == "torch" and Path(arguments.model).suffix == ".onnx":
         parser.error(f"{arguments.model} needs --backend onnx")
     arguments.format = arguments.format or "table"
@@ -118,6 +127,12 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
         return 2
     print(f"predicted: {tally.images:,} images in {arguments.output}")
     return 0
+
+
+def _load(arguments: argparse.Namespace) -> ChestXrayFindingsPipeline:
+    if arguments.backend == "onnx":
+        return load_onnx_pipeline(arguments.model)
+    return load_pipeline(arguments.model, trust_remote_code=arguments.trust_remote_code)
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Input]:

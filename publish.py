@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from cxrfpn.data.sources import open_source
-from cxrfpn.publishing.onnx_export import export_onnx, load_package
+from cxrfpn.publishing.onnx_export import export_onnx
 from cxrfpn.publishing.quantising import export_int8
 from cxrfpn.publishing.release import prepare_release
+from loading_cxrfpn import load_pipeline
 
 ROOT = Path(__file__).resolve().parent
 
@@ -36,7 +37,7 @@ def main() -> int:
 
 def _export(arguments: argparse.Namespace) -> None:
     source = None if arguments.int8 is None else open_source(arguments.int8)
-    pipe = load_package(arguments.run)
+    pipe = load_pipeline(str(arguments.run))
     if source is None:
         export_onnx(pipe, arguments.onnx)
     else:

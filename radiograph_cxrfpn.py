@@ -77,7 +77,7 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
         RadiographError: not an image, empty, truncated, over 100 megapixels or 1 GB, of one value only, several
             frames, a DICOM without pixels.
     """
-    if hasattr(source, "pixels"):  # a Radiograph, perhaps of the copy of this module that a package brought along
+    if isinstance(source, Radiograph):
         return source
     if isinstance(source, Image.Image):
         return Radiograph(_from_pil(source, name or "image", least_side))

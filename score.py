@@ -10,7 +10,7 @@ from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.reporting import Asked, Report, save_report, score_model, score_predictions
 from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
 from cxrfpn.evaluation.thresholds import MIN_PRECISION
-from cxrfpn.prediction.predicting import load_pipeline
+from loading_cxrfpn import load_pipeline
 
 ROOT = Path(__file__).resolve().parent
 
@@ -40,6 +40,11 @@ def _parse() -> argparse.Namespace:
     )
     system = parser.add_mutually_exclusive_group()
     system.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the modules of the model's package instead of ours; from the Hub at a commit only, org/name@COMMIT",
+    )
     system.add_argument(
         "--predictions", type=Path, nargs="+", metavar="FILE", help="anyone's scores; a second file is compared with it"
     )
@@ -93,7 +98,8 @@ def _score(arguments: argparse.Namespace) -> Report:
     )
     if arguments.predictions:
         return score_predictions(arguments.predictions, asked, arguments.thresholds)
-    return score_model(load_pipeline(arguments.model), asked, arguments.batch_size, arguments.name)
+    pipe = load_pipeline(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    return score_model(pipe, asked, arguments.batch_size, arguments.name)
 
 
 if __name__ == "__main__":

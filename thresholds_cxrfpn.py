@@ -1,7 +1,7 @@
 """thresholds.json: the operating points of a package, and what its calibration makes of a score."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
@@ -10,6 +10,8 @@ except ImportError:
     from configuration_cxrfpn import FINDINGS
 
 FLAT_OPERATING_POINT = "thresholds"
+# Far beyond any fit, and small enough that a probability is never NaN.
+LARGEST_COEFFICIENT = 1e6
 
 
 class PackageError(ValueError):
@@ -25,12 +27,13 @@ class Thresholds:
 
     Args:
         content: thresholds.json as read: either the full form or a flat {finding: threshold}.
+        findings: the findings that it must be about, all of them and no others.
 
     Raises:
         ThresholdsError: a finding missing or unknown, a threshold outside 0..1, or a calibration that is no number.
     """
 
-    def __init__(self, content: Mapping[str, Any]):
+    def __init__(self, content: Mapping[str, Any], findings: Sequence[str] = FINDINGS):
         _check_form(content)
         if "operating_points" not in content:
             content = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: content}}
@@ -41,9 +44,9 @@ class Thresholds:
         if self.default not in self.operating_points:
             raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
         for name, thresholds in self.operating_points.items():
-            _check_thresholds(name, thresholds)
+            _check_thresholds(name, thresholds, findings)
         for finding, fit in self.calibration.items():
-            _check_calibration(finding, fit)
+            _check_calibration(finding, fit, findings)
 
     def at(self, operating_point: str | None) -> dict[str, float]:
         """The thresholds {finding: 0..1} of an operating point; the default one for None."""
@@ -77,24 +80,31 @@ def _check_form(content: Any) -> None:
         raise ThresholdsError("thresholds.json: names no operating point; write it again with score.py")
 
 
-def _check_calibration(finding: str, fit: Any) -> None:
+def _check_calibration(finding: str, fit: Any, findings: Sequence[str]) -> None:
     numbers = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
-    known = finding in FINDINGS and numbers
-    if not known or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+    known = finding in findings and numbers
+    if not known or not all(_is_number(each) and abs(each) <= LARGEST_COEFFICIENT for each in numbers):
         raise ThresholdsError(
             f"thresholds.json: the calibration of {finding} is no finite slope and intercept of a finding; "
             "write it again with score.py"
         )
 
 
-def _check_thresholds(operating_point: str, thresholds: Mapping[str, float]) -> None:
+def _check_thresholds(operating_point: str, thresholds: Mapping[str, float], findings: Sequence[str]) -> None:
     where = f"thresholds.json: operating point {operating_point!r}"
     if not isinstance(thresholds, Mapping):
         raise ThresholdsError(f"{where} is no mapping of findings to thresholds; write it again with score.py")
-    missing, unknown = set(FINDINGS) - set(thresholds), set(thresholds) - set(FINDINGS)
+    missing, unknown = set(findings) - set(thresholds), set(thresholds) - set(findings)
     if missing or unknown:
         wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"names {', '.join(sorted(unknown))}"
-        raise ThresholdsError(f"{where} {wrong}; it needs a threshold for each of the 14 findings and no more")
+        raise ThresholdsError(
+            f"{where} {wrong}; it needs a threshold for each of the {len(findings)} findings and no more; "
+            "write it again with score.py"
+        )
     for finding, threshold in thresholds.items():
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        if not _is_number(threshold) or not 0 <= threshold <= 1:
             raise ThresholdsError(f"{where} has {threshold!r} for {finding}; a threshold lies in 0 to 1")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

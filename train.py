@@ -14,6 +14,7 @@ from cxrfpn.training.checkpoint import CheckpointError
 from cxrfpn.training.loop import Stopped, TrainingError, train
 from cxrfpn.training.recipe import RecipeError, read_recipe
 from cxrfpn.training.run import LaunchError
+from thresholds_cxrfpn import PackageError
 
 
 def main() -> int:
@@ -34,6 +35,7 @@ def main() -> int:
         SourceError,
         PrepareError,
         BackboneError,
+        PackageError,
         CheckpointError,
         LaunchError,
         TrainingError,

@@ -13,7 +13,7 @@ from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.shards import write_shard
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.parts import predict_parts
-from cxrfpn.prediction.predicting import load_pipeline
+from loading_cxrfpn import load_pipeline
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 BATCH = 16

@@ -13,8 +13,9 @@ from transformers.image_utils import SizeDict
 from benchmarks.inference import MODEL, write_drawing
 from benchmarks.ratio import Row, time_ratio
 from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
-from cxrfpn.publishing.onnx_export import export_onnx, load_package
+from cxrfpn.publishing.onnx_export import export_onnx
 from cxrfpn.publishing.quantising import quantise
+from loading_cxrfpn import load_pipeline
 
 SIZE = 224
 ROUNDS = 15
@@ -22,7 +23,7 @@ ROUNDS = 15
 
 def measure() -> list[Row]:
     """The released network, at 224 pixels, on a PNG of 1024 x 1024 pixels, NIH's own size and kind."""
-    pipe = load_package(Path(MODEL))
+    pipe = load_pipeline(MODEL)
     pipe.image_processor.size = SizeDict(height=SIZE, width=SIZE)
     with tempfile.TemporaryDirectory() as folder:
         films = [write_drawing(Path(folder) / f"{index}.png", index) for index in range(4)]

@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers.dynamic_module_utils import custom_object_save
 
 from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 NIH_MINI = ROOT.parent / "shared" / "nih-mini"
@@ -77,7 +75,6 @@ def package(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[...,
     torch.manual_seed(0)
     CxrFpnForImageClassification(tiny_config()).save_pretrained(folder)
     CxrFpnImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    custom_object_save(ChestXrayFindingsPipeline, folder)
     points = {
         "dynamic_adjustment": dict.fromkeys(FINDINGS, 0.5),
         "youden": {name: 0.3 + 0.01 * index for index, name in enumerate(FINDINGS)},

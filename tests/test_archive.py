@@ -1,6 +1,5 @@
 """predict.py --source: every image of an archive once, in any number of processes, whatever stops them."""
 
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,8 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.schema import Row
 from cxrfpn.data.shards import write_shard
-from cxrfpn.prediction.predicting import load_pipeline
+from loading_cxrfpn import load_pipeline
+from package_cxrfpn import weights_digest
 from predict import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,7 +114,7 @@ def test_every_image_has_one_row_with_what_the_pipeline_says_of_its_file(unbroke
 def test_the_folder_says_what_of_and_with_what(unbroken, source, package):
     manifest = json.loads((unbroken / "predictions.json").read_text())
     assert manifest["source"] == source and manifest["parts"] == [f"{index:02}.parquet" for index in range(4)]
-    assert manifest["weights_sha256"] == hashlib.sha256((package / "model.safetensors").read_bytes()).hexdigest()
+    assert manifest["weights_digest"] == weights_digest(load_file(package / "model.safetensors"))
     assert manifest["operating_point"] == "dynamic_adjustment" and set(manifest["thresholds"]) == set(FINDINGS)
 
 
@@ -205,7 +205,7 @@ def test_a_folder_goes_on_with_nothing_but_what_it_was_begun_with(script, unbrok
     (tmp_path / "letters" / "letter.txt").write_text("Dear colleague")
     before = contents(unbroken)
     refusals = {
-        "was begun with weights_sha256": (source, unbroken, "--model", other),
+        "was begun with weights_digest": (source, unbroken, "--model", other),
         "with operating_point dynamic_adjustment, not youden": (source, unbroken, "--operating-point", "youden"),
         f"was begun with source {source}, not phantom:9": ("phantom:9", unbroken),
         "is not empty and was not begun by predict.py": (source, tmp_path / "letters"),
@@ -244,7 +244,8 @@ import sys
 from pathlib import Path
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.parts import predict_parts
-from cxrfpn.prediction.predicting import load_pipeline
+from loading_cxrfpn import load_pipeline
+from package_cxrfpn import weights_digest
 pipe = load_pipeline(sys.argv[1])
 for name in sys.argv[2:]:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was before

@@ -19,7 +19,11 @@ def test_a_config_names_the_findings_in_order_and_survives_saving(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"id2label": dict(enumerate(reversed(FINDINGS)))}, "id2label must name the 14 findings"),
+        ({"id2label": {0: "TB", 1: "TB"}}, "id2label needs a name of its own for each finding, got 'TB'"),
+        ({"id2label": {0: "TB|scar"}}, r"got 'TB\|scar'; a name is printable, without '|'"),
+        ({"id2label": {0: "error"}}, "none of image, image_id"),
+        ({"id2label": {1: "TB"}}, "id2label must count its findings from 0"),
+        ({"id2label": {0: "TB"}, "pos_weight": [1.0, 2.0]}, "pos_weight needs 1 values, one a finding, got 2"),
         ({"block_config": (6, 12)}, "block_config needs 4"),
         ({"pos_weight": [1.0]}, "pos_weight needs 14"),
         ({"pooling_sharpness": -1.0}, "pooling_sharpness must be 0 or more"),

@@ -1,6 +1,5 @@
 """ONNX files as a user makes and uses them: publish.py --onnx writes one, predict.py --backend onnx answers with it."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -14,15 +13,17 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import predict
 import publish
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
-from cxrfpn.prediction.predicting import load_pipeline
 from cxrfpn.publishing import onnx_export, quantising
 from cxrfpn.publishing.onnx_export import WEIGHTS_KEY
+from loading_cxrfpn import load_pipeline
+from package_cxrfpn import weights_digest
 from patient_cxrfpn import Patient
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +106,7 @@ def test_the_file_says_all_that_a_package_says_and_nothing_of_this_machine(expor
     told = session.get_modelmeta().custom_metadata_map
     assert told["thresholds.json"] == (package / "thresholds.json").read_text()
     assert json.loads(told["findings"]) == list(FINDINGS) and told["image_size"] == "64"
-    assert told[WEIGHTS_KEY] == hashlib.sha256((package / "model.safetensors").read_bytes()).hexdigest()
+    assert told[WEIGHTS_KEY] == weights_digest(load_file(package / "model.safetensors"))
     content = exported.read_bytes()
     assert str(ROOT).encode() not in content and b"modeling_cxrfpn" not in content
 
@@ -170,15 +171,15 @@ def test_without_onnxruntime_the_extra_is_named(exported, package, film, tmp_pat
 
 def other_weights(package: Path) -> None:
     points = json.loads((package / "thresholds.json").read_text())
-    points["fitted_on"] = {"weights_sha256": "0" * 64}
+    points["fitted_on"] = {"weights_digest": "0" * 64}
     (package / "thresholds.json").write_text(json.dumps(points))
 
 
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
-        (lambda package: (package / "model.safetensors").unlink(), ["--onnx", "x.onnx"], "for want of model.safetens"),
-        (other_weights, ["--onnx", "x.onnx"], "was fitted with other weights"),
+        (lambda package: (package / "model.safetensors").unlink(), ["--onnx", "x.onnx"], "lacks model.safetensors"),
+        (other_weights, ["--onnx", "x.onnx"], "was fitted on other weights"),
         (lambda _: None, ["--onnx", "nowhere/x.onnx"], "there is no folder nowhere"),
         (lambda _: None, ["--onnx", "x.onnx", "--int8", "phantom:none"], "is not a number of drawings"),
         (lambda _: None, ["--onnx", "x.onnx", "--int8", "parquet:none"], "none"),

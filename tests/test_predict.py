@@ -15,8 +15,8 @@ from transformers import pipeline
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients
 from cxrfpn.prediction.maps import save_maps
-from cxrfpn.prediction.predicting import load_pipeline
 from cxrfpn.prediction.predicting import predict as predict_inputs
+from loading_cxrfpn import load_pipeline
 from predict import main
 from tests.hardening.dicoms import make_dicom, stored
 

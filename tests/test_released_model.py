@@ -1,15 +1,17 @@
 """The model that lies at the root: it loads, it is what its papers say, and it reads real radiographs."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
 
 import pytest
 import transformers
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification, pipeline
 
 from configuration_cxrfpn import FINDINGS
+from package_cxrfpn import weights_digest
+from tools import golden
 from tools.model_card import ABLATION, METRICS, PAGES, UNRECTIFIED, fill, tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +25,7 @@ def pipe():
 def test_weights_and_thresholds_belong_together_and_are_small():
     weights = ROOT / "model.safetensors"
     fitted = json.loads((ROOT / "thresholds.json").read_text())["fitted_on"]
-    assert fitted["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert fitted["weights_digest"] == weights_digest(load_file(weights))
     assert fitted["split"] == "validation" and set(fitted["positives"]) == set(FINDINGS)
     assert weights.stat().st_size < 20_000_000
 
@@ -39,6 +41,13 @@ def test_it_loads_without_a_warning(caplog):
     transformers.logging.enable_propagation()
     pipeline("chest-xray-findings", model=str(ROOT), trust_remote_code=True)
     assert "fitted on other weights" not in caplog.text and "no thresholds" not in caplog.text
+
+
+def test_it_gives_the_golden_scores(pipe):
+    """What the libraries make of the released weights has not changed."""
+    stored, measured = json.loads(golden.FILE.read_text()), golden.measure_golden(pipe)
+    assert stored["weights_digest"] == measured["weights_digest"], "store them again: python -m tools.golden"
+    assert measured["scores"] == pytest.approx(stored["scores"], abs=1e-4)
 
 
 def test_the_pages_say_what_was_measured():

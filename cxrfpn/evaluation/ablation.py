@@ -29,7 +29,8 @@ from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.files import write_atomically, write_text
-from pipeline_cxrfpn import WEIGHTS, load_pipeline
+from loading_cxrfpn import load_pipeline
+from package_cxrfpn import WEIGHTS
 from radiograph_cxrfpn import read_radiograph
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,6 @@ from cxrfpn.evaluation.calibration import fit_calibration
 from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.metrics import check_scores
 from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
-from pipeline_cxrfpn import file_sha256
 
 FOLDS = 5
 # Fitted where they are judged, thresholds and probabilities would flatter themselves.
@@ -28,7 +27,7 @@ def fit_thresholds(
     *,
     dataset: str,
     split: str,
-    weights: Path | None = None,
+    weights_digest: str | None = None,
     min_precision: float = MIN_PRECISION,
     pixels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def fit_thresholds(
         scores: [N,14] sigmoids in 0..1.
         rows: metadata of the N images: image_id, patient_id and split.
         dataset, split: what the images are, for the record.
-        weights: the file of weights that made the scores; its sha256 ties the thresholds to it.
+        weights_digest: of the weights that made the scores, to which it ties the thresholds.
         min_precision: of the report's precision constraint, 0..1.
         pixels: the sizes at which the images were seen, for the record.
 
@@ -69,8 +68,8 @@ def fit_thresholds(
         "minimum_precision": min_precision,
         "pixels": dict(pixels) if pixels else None,
     }
-    if weights is not None:
-        fitted_on["weights_sha256"] = file_sha256(weights)
+    if weights_digest is not None:
+        fitted_on["weights_digest"] = weights_digest
     return {
         "default": default,
         "default_chosen_by": chosen_by,

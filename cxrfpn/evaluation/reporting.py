@@ -91,10 +91,11 @@ def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int =
     package = Path(pipe.model.name_or_path)
     name = name or (package.resolve().name if package.is_dir() else str(package))
     thresholds, fitted = pipe.thresholds, None
+    digest = pipe.weights_digest()
     if asked.fit:
-        weights = package / "model.safetensors"
-        thresholds, fitted = _fit(scored, asked, thresholds, weights if weights.exists() else None, _pixels(pipe))
+        thresholds, fitted = _fit(scored, asked, thresholds, digest, _pixels(pipe))
     figures = _figures(scored, thresholds, asked, metadata, name, True)
+    figures["weights_digest"] = digest
     figures["unreadable"] = run.unreadable
     if run.cases:
         figures["localisation"] = localise(run.cases, asked.settings)
@@ -180,7 +181,7 @@ def _fit(
     scored: Scored,
     asked: Asked,
     before: Thresholds,
-    weights: Path | None = None,
+    digest: str | None = None,
     pixels: Mapping[str, Any] | None = None,
 ) -> tuple[Thresholds, dict[str, Any]]:
     minimum_precision = asked.minimum_precision
@@ -192,7 +193,7 @@ def _fit(
         scored.metadata,
         dataset=asked.source.name,
         split=asked.split,
-        weights=weights,
+        weights_digest=digest,
         min_precision=minimum_precision,
         pixels=pixels,
     )

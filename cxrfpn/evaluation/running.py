@@ -95,7 +95,7 @@ def _read_ahead(
             for row, future in reading:
                 try:
                     batch.append((row, future.result()))
-                except ValueError as error:  # a RadiographError, perhaps of the copy that the package brought along
+                except ValueError as error:
                     unreadable[row.image_id] = str(error)
             yield batch
             reading = following

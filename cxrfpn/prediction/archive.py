@@ -15,8 +15,8 @@ from cxrfpn.data.schema import Source
 from cxrfpn.data.sources import open_source
 from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.prediction.parts import Tally, predict_parts, summarise
-from cxrfpn.prediction.predicting import load_pipeline
-from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, file_sha256
+from loading_cxrfpn import load_pipeline
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 MANIFEST = "predictions.json"
 PART_FOLDER = "parts"
@@ -25,7 +25,7 @@ PATIENCE = timedelta(days=7)
 
 
 class ArchiveError(ValueError):
-    """A folder that cannot be gone on with, or a model without weights to know it by; the message is one line."""
+    """Raised when a folder of predictions cannot be resumed; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _begin(pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operat
         folder,
         {
             "source": source.name,
-            "weights_sha256": _weights_sha256(pipe),
+            "weights_digest": pipe.weights_digest(),
             "operating_point": operating_point or pipe.thresholds.default,
             "thresholds": thresholds,
             "parts": parts,
@@ -139,14 +139,6 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict):
         raise ArchiveError(f"{path}: was not written by predict.py; choose another folder")
     return manifest
-
-
-def _weights_sha256(pipe: ChestXrayFindingsPipeline) -> str:
-    """What tells a model from another one, wherever it lies and whatever it is called."""
-    weights = pipe.package_file(WEIGHTS)
-    if weights is None:
-        raise ArchiveError(f"{pipe.model.name_or_path}: holds no {WEIGHTS}, by which an archive knows its model")
-    return file_sha256(weights)
 
 
 def _finished(folder: Path) -> set[str]:

@@ -6,18 +6,16 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import ImageClassifierOutput
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.prediction.inputs import InputError
 from image_processing_cxrfpn import CxrFpnImageProcessor
+from modeling_cxrfpn import CxrFpnOutput
+from package_cxrfpn import PROCESSOR, THRESHOLDS
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
-from thresholds_cxrfpn import Thresholds
 
 FILE_NAME = "model.onnx"
-# What such a file takes and gives, and where its metadata says what a package says in files of the same names.
+# Its inputs and its output; its metadata hold what a package says in files of the same names, and the findings.
 INPUTS, OUTPUT = ("pixel_values", "patient"), "logits"
-THRESHOLDS, PROCESSOR = "thresholds.json", "preprocessor_config.json"
 FINDINGS_KEY = "findings"
 NEEDS_EXTRA = "install this project's extra: pip install 'cxr-densenet-fpn[onnx]'"
 
@@ -34,6 +32,7 @@ class OnnxClassifier(nn.Module):
 
     dtype = torch.float32
     device = torch.device("cpu")
+    missing_weights = ()
 
     def __init__(self, path: Path):
         super().__init__()
@@ -50,22 +49,25 @@ class OnnxClassifier(nn.Module):
             raise InputError(f"{path}: onnxruntime cannot load it ({reason})") from None
         self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
 
-    def forward(self, pixel_values: Tensor, patient: Tensor) -> ImageClassifierOutput:
-        """pixel_values [B,3,H,W], normalised, and patient [B,3], NaN for unknown -> logits [B,14]."""
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The names of the findings, in the order of the logits."""
+        return tuple(json.loads(self.metadata[FINDINGS_KEY]))
+
+    @property
+    def beside(self) -> dict[str, bytes]:
+        """What a package holds in files beside its weights."""
+        return {THRESHOLDS: self.metadata[THRESHOLDS].encode()}
+
+    def forward(self, pixel_values: Tensor, patient: Tensor) -> CxrFpnOutput:
+        """pixel_values [B,3,H,W], normalised, and patient [B,3], NaN for unknown -> logits [B,F]."""
         arrays = (each.contiguous().numpy() for each in (pixel_values, patient))
         (logits,) = self.session.run([OUTPUT], dict(zip(INPUTS, arrays, strict=True)))
-        return ImageClassifierOutput(logits=torch.from_numpy(logits))
+        return CxrFpnOutput(logits=torch.from_numpy(logits))
 
     def forward_with_maps(self, *_: object) -> NoReturn:
         """Maps are drawn from gradients, and an ONNX file has none."""
         raise InputError("maps are drawn from the network's gradients, which ONNX lacks; leave out --backend onnx")
-
-
-class OnnxFindingsPipeline(ChestXrayFindingsPipeline):
-    """The pipeline, its thresholds taken from the ONNX file."""
-
-    def _read_thresholds(self) -> Thresholds:
-        return Thresholds(json.loads(self.model.metadata[THRESHOLDS]))
 
 
 def load_onnx_pipeline(model: str) -> ChestXrayFindingsPipeline:
@@ -84,7 +86,5 @@ def load_onnx_pipeline(model: str) -> ChestXrayFindingsPipeline:
         raise InputError(
             f"{path}: its metadata lack {', '.join(missing)}, which the files of publish.py RUN --onnx have"
         )
-    if (findings := json.loads(classifier.metadata[FINDINGS_KEY])) != list(FINDINGS):
-        raise InputError(f"{path}: gives other findings than ours ({', '.join(findings)})")
     processor = CxrFpnImageProcessor.from_dict(json.loads(classifier.metadata[PROCESSOR]))
-    return OnnxFindingsPipeline(model=classifier, image_processor=processor, device="cpu")
+    return ChestXrayFindingsPipeline(model=classifier, image_processor=processor, device="cpu")

@@ -161,7 +161,7 @@ def _predict(
     for index, image in enumerate(images):
         try:
             inputs[index] = image.inputs.result()
-        except (ValueError, OSError) as error:  # a RadiographError, perhaps of the copy that the package brought along
+        except (ValueError, OSError) as error:
             errors[index] = str(error).removeprefix(f"{image.image_id}: ")
     answers = dict(zip(inputs, _answers(pipe, list(inputs.values()), operating_point), strict=True))
     for index, image in enumerate(images):

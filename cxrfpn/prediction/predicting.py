@@ -6,12 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from transformers.utils import logging
-
 from cxrfpn.prediction.inputs import Input
 from patient_cxrfpn import Patient
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
-from pipeline_cxrfpn import load_pipeline as load_package
 from pixels_cxrfpn import printable
 from radiograph_cxrfpn import Radiograph
 
@@ -26,16 +23,6 @@ class Prediction:
     findings: list[dict[str, Any]] | None = None
     error: str | None = None
     radiograph: Radiograph | None = None
-
-
-def load_pipeline(model: str) -> ChestXrayFindingsPipeline:
-    """The pipeline of a package, a folder or a Hub id (org/name@revision), without transformers' progress bars.
-
-    Raises:
-        ValueError: the package cannot be used, in one line.
-    """
-    logging.disable_progress_bar()
-    return load_package(model)
 
 
 def predict(

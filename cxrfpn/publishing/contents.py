@@ -1,16 +1,17 @@
 """What belongs to the model's repository and what to the Space's, read once, so that what is checked is what goes."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load
+
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
 from cxrfpn.evaluation.scoring import read_thresholds
-from pipeline_cxrfpn import WEIGHTS
+from package_cxrfpn import WEIGHTS, weights_digest
 from thresholds_cxrfpn import ThresholdsError
 
 MODULES = tuple(
@@ -18,7 +19,7 @@ MODULES = tuple(
     for name in (
         "configuration", "backbone", "modeling", "image_processing", "radiograph", "pixels", "patient", "answer",
         "dicom", "dicom_tags", "dicom_header", "dicom_bits", "dicom_values", "tiff", "pipeline",
-        "thresholds",
+        "thresholds", "findings", "package",
     )
 )  # fmt: skip
 THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
@@ -88,11 +89,11 @@ def _check_thresholds(run: Path, files: Mapping[str, bytes]) -> None:
     _check_weights(run / THRESHOLDS, thresholds.fitted_on, files[WEIGHTS], "was fitted")
 
 
-def _check_weights(path: Path, fitted_on: Mapping[str, Any], weights: bytes, how: str) -> None:
-    expected, actual = fitted_on.get("weights_sha256"), hashlib.sha256(weights).hexdigest()
+def _check_weights(path: Path, known: Mapping[str, Any], weights: bytes, how: str) -> None:
+    expected, actual = known.get("weights_digest"), weights_digest(load(weights))
     if expected not in (None, actual):
         raise PublishError(
-            f"{path}: {how} with other weights than {WEIGHTS} (sha256 {expected[:12]}, not {actual[:12]}); "
+            f"{path}: {how} with other weights than {WEIGHTS} (digest {expected[:12]}, not {actual[:12]}); "
             "fit and score this run again with score.py"
         )
 
@@ -102,7 +103,7 @@ def _card(run: Path, files: Mapping[str, bytes], repo: str) -> str:
     path, recipe = run / METRICS, files.get(RECIPE)
     try:
         figures = json.loads(files[METRICS])
-        _check_weights(path, figures["fitted_on"], files[WEIGHTS], "was measured")
+        _check_weights(path, figures, files[WEIGHTS], "was measured")
         if not figures["is_model"]:
             raise PublishError(
                 f"{path}: has the figures of a table of predictions; score the run with score.py --model"

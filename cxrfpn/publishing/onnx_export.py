@@ -10,27 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.onnx_backend import (
     FINDINGS_KEY,
     INPUTS,
     NEEDS_EXTRA,
     OUTPUT,
-    PROCESSOR,
-    THRESHOLDS,
     OnnxClassifier,
 )
-from cxrfpn.prediction.predicting import load_pipeline
 from cxrfpn.publishing.contents import PublishError
+from package_cxrfpn import PROCESSOR, THRESHOLDS
 from patient_cxrfpn import PATIENT_INPUTS
-from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, file_sha256
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 # What torch writes ONNX with, and onnxruntime, which reads it again.
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 # The most by which a logit of the file may differ from the network's.
 TOLERANCE = 1e-4
-WEIGHTS_KEY, SIZE_KEY = "weights_sha256", "image_size"
+WEIGHTS_KEY, SIZE_KEY = "weights_digest", "image_size"
 
 
 class _Bare(nn.Module):
@@ -44,41 +41,25 @@ class _Bare(nn.Module):
         return self.network(pixel_values, patient).logits
 
 
-def load_package(run: Path) -> ChestXrayFindingsPipeline:
-    """The pipeline of a package that can be exported.
-
-    Raises:
-        PublishError: a file of it is missing, or its thresholds belong to other weights.
-    """
-    needed = ("config.json", PROCESSOR, WEIGHTS, THRESHOLDS)
-    if missing := [name for name in needed if not (run / name).is_file()]:
-        raise PublishError(f"{run}: is no model package, for want of {', '.join(missing)}; train.py writes one")
-    pipe = load_pipeline(str(run))
-    fitted_on = pipe.thresholds.fitted_on.get(WEIGHTS_KEY)
-    if fitted_on not in (None, file_sha256(run / WEIGHTS)):
-        raise PublishError(
-            f"{run / THRESHOLDS}: was fitted with other weights than {WEIGHTS}; fit this run again with score.py"
-        )
-    return pipe
-
-
 def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
     """Write a package's network and what goes with it as one ONNX file.
 
     The file takes `pixel_values` [batch,3,H,W] float, normalised, of the processor's size, and `patient` [batch,3] with
-    NaN for unknown, and gives `logits` [batch,14]; any batch will do. It is read again and asked before it gets its
-    name. Its metadata hold `findings`, `image_size`, `weights_sha256`, `thresholds.json`, `preprocessor_config.json`.
+    NaN for unknown, and gives `logits` [batch,F]; any batch will do. It is read again and asked before it gets its
+    name. Its metadata hold `findings`, `image_size`, `weights_digest`, `thresholds.json`, `preprocessor_config.json`.
 
     Args:
-        pipe: as `load_package` gives it; its network serves for nothing else afterwards.
+        pipe: its network serves for nothing else afterwards.
         output: replaced where it exists.
 
     Raises:
-        PublishError: what export needs is not installed, the file cannot be written, or it answers differently.
+        PublishError: the package has no thresholds, or those of other weights; what export needs is not installed; the
+            file cannot be written, or answers differently.
     """
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
         raise PublishError(f"writing ONNX needs {', '.join(missing)}; {NEEDS_EXTRA}")
     require_folder(output)
+    _check_thresholds(pipe)
     with written_beside(output) as beside:
         program = _trace(pipe)
         # Where each node came from in the sources: of no use to inference, and full of this machine's paths.
@@ -87,6 +68,13 @@ def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
         program.model.metadata_props.update(_metadata(pipe))
         program.save(beside)
         _check_answers(pipe, beside)
+
+
+def _check_thresholds(pipe: ChestXrayFindingsPipeline) -> None:
+    if THRESHOLDS not in pipe.model.beside:
+        raise PublishError(f"the package lacks {THRESHOLDS}; fit thresholds with score.py --fit-thresholds")
+    if pipe.thresholds.fitted_on.get(WEIGHTS_KEY) not in (None, pipe.weights_digest()):
+        raise PublishError(f"{THRESHOLDS}: was fitted on other weights than these; fit them again with score.py")
 
 
 def require_folder(output: Path) -> None:
@@ -121,10 +109,10 @@ def _trace(pipe: ChestXrayFindingsPipeline) -> torch.onnx.ONNXProgram:
 
 def _metadata(pipe: ChestXrayFindingsPipeline) -> Mapping[str, str]:
     return {
-        FINDINGS_KEY: json.dumps(FINDINGS),
+        FINDINGS_KEY: json.dumps(pipe.model.findings),
         SIZE_KEY: str(pipe.image_processor.size.height),
-        WEIGHTS_KEY: file_sha256(pipe.package_file(WEIGHTS)),
-        THRESHOLDS: pipe.package_file(THRESHOLDS).read_text(),
+        WEIGHTS_KEY: pipe.weights_digest(),
+        THRESHOLDS: pipe.model.beside[THRESHOLDS].decode(),
         PROCESSOR: pipe.image_processor.to_json_string(),
     }
 

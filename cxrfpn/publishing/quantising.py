@@ -37,7 +37,7 @@ def export_int8(pipe: ChestXrayFindingsPipeline, source: Source, output: Path) -
     `int8`. It is used as the other is.
 
     Args:
-        pipe: as `load_package` gives it; its network serves for nothing else afterwards.
+        pipe: its network serves for nothing else afterwards.
         source: labelled radiographs that the network was not tuned on.
         output: replaced where it exists.
 

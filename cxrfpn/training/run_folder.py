@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers.dynamic_module_utils import custom_object_save
+from safetensors.torch import load_file
 
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
@@ -29,8 +29,9 @@ from cxrfpn.training.curves import save_curves
 from cxrfpn.training.recipe import Recipe
 from cxrfpn.training.run import Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
+from loading_cxrfpn import load_pipeline
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pipeline_cxrfpn import WEIGHTS, ChestXrayFindingsPipeline, load_pipeline
+from package_cxrfpn import WEIGHTS, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
@@ -71,14 +72,13 @@ def save_package(
     fitted_on = (rows["split"] != "test").to_numpy()
     with _beside(folder) as beside:
         _write_network(network, beside, size, prepared_size)
-        custom_object_save(ChestXrayFindingsPipeline, beside)
         fitted = fit_thresholds(
             labels[fitted_on],
             scores[fitted_on],
             rows[fitted_on],
             dataset=recipe.source,
             split="validation",
-            weights=beside / WEIGHTS,
+            weights_digest=weights_digest(load_file(beside / WEIGHTS)),
             min_precision=recipe.minimum_precision,
             pixels={"size": size, "prepared_size": prepared_size},
         )
@@ -95,7 +95,7 @@ def clear_leftovers(folder: Path) -> None:
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A folder whose files are moved into `folder` one by one at the end, the weights last but one: what is fitted to
-    them names their sha256."""
+    them names their digest."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_BESIDE, dir=folder) as name:
         try:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cxrfpn.training.backbone import load_package
+from loading_cxrfpn import load_network
 from modeling_cxrfpn import CxrFpnForImageClassification
 
 
@@ -23,11 +23,11 @@ class Teachers:
     """Trained packages, each a folder or a Hub id, which do not learn.
 
     Raises:
-        BackboneError: one of them cannot be loaded.
+        PackageError: one of them cannot be loaded.
     """
 
     def __init__(self, packages: Sequence[str]) -> None:
-        self.networks = [load_package(package).requires_grad_(False) for package in packages]
+        self.networks = [load_network(package).requires_grad_(False) for package in packages]
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Bring them to where the student learns."""

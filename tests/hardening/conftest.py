@@ -16,7 +16,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, shard_paths, write_shard
-from pipeline_cxrfpn import load_pipeline
+from loading_cxrfpn import load_pipeline
 from tests.hardening.corpus import File, make_corpus
 from tests.publishing.conftest import finished  # noqa: F401 - a run folder
 from tests.training.conftest import NETWORK

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline_cxrfpn import load_pipeline
+from loading_cxrfpn import load_pipeline
 from tests.hardening.conftest import IMAGES, refusal
 from tests.hubs.loopback import LoopbackHub
 

@@ -109,7 +109,7 @@ def _info(hub: UploadHub, request: Any, kind: str, repo: str) -> Answer:
 
 def _create(hub: UploadHub, request: Any) -> Answer:
     asked = json.loads(request.body)
-    kind, name = HUB_KINDS[asked["type"]], f"{asked['organization']}/{asked['name']}"
+    kind, name = HUB_KINDS[asked.get("type", "model")], f"{asked['organization']}/{asked['name']}"
     if refusal := hub.may_not_write(request):
         return refusal
     if (kind, name) in hub.repos:

@@ -10,7 +10,7 @@ import pytest
 from tests.hubs.loopback import Fault
 from tests.publishing.conftest import MODEL, SPACE, refused
 
-OTHER = {"weights_sha256": "0" * 64}
+OTHER = {"weights_digest": "0" * 64}
 
 
 def test_without_a_token_that_may_write_nothing_happens(hub, publish, monkeypatch, tmp_path):
@@ -103,11 +103,11 @@ def _change(run: Path, name: str, **values: object) -> None:
             "fitted with other weights",
         ),
         (
-            lambda run: _change(run, "metrics.json", fitted_on=OTHER),
+            lambda run: _change(run, "metrics.json", **OTHER),
             "measured with other weights",
         ),
         (lambda run: _change(run, "metrics.json", is_model=False), "of a table of predictions"),
-        (lambda run: (run / "metrics.json").write_text("{}"), "metrics.json: lacks 'fitted_on'"),
+        (lambda run: (run / "metrics.json").write_text("{}"), "metrics.json: lacks 'is_model'"),
     ],
 )
 def test_a_folder_that_is_no_package(hub, publish, run, harm, told):

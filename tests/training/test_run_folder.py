@@ -18,7 +18,8 @@ from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import select_split
 from cxrfpn.training.loop import train
 from cxrfpn.training.recipe import read_recipe
-from pipeline_cxrfpn import ChestXrayFindingsPipeline, load_pipeline
+from loading_cxrfpn import load_pipeline
+from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 
 def scores_of(pipe: ChestXrayFindingsPipeline, source: Source) -> tuple[pd.DataFrame, np.ndarray]:
