@@ -6,13 +6,13 @@ from pathlib import Path
 
 from cxrfpn.data.preparing import SKIPPED, Prepared, PrepareError, prepare
 from cxrfpn.data.pushing import push_to_hub
-from cxrfpn.data.sources import DEFAULT_SOURCE, SourceError, open_source
+from cxrfpn.data.sources import DEFAULT_SOURCE, SourceError, columns_from, open_source
 
 
 def main() -> int:
     arguments = _parse()
     try:
-        source = open_source(arguments.source)
+        source = open_source(arguments.source, columns=arguments.columns)
         prepared = prepare(source, arguments.output, arguments.size, arguments.processes, arguments.seed)
         _report(prepared)
         if arguments.show:
@@ -36,7 +36,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--source",
         default=DEFAULT_SOURCE,
-        help=f"org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE or phantom:N ({DEFAULT_SOURCE})",
+        help="org/name[:config][@revision] on the Hub, nih:FOLDER, parquet:FOLDER, imagefolder:FOLDER, disk:FOLDER, "
+        f"csv:FILE, json:FILE or phantom:N (default {DEFAULT_SOURCE})",
+    )
+    parser.add_argument(
+        "--columns",
+        type=_columns,
+        default={},
+        metavar="FIELD=COLUMN,...",
+        help="where columns go by names of their own: image=scan,findings=dx; nothing after = leaves a field out",
     )
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--size", type=_positive, default=256, help="side of the prepared images, in pixels (256)")
@@ -51,6 +59,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
+
+
+def _columns(text: str) -> dict[str, str]:
+    try:
+        return columns_from(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _report(prepared: Prepared) -> None:

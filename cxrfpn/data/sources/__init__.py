@@ -77,6 +77,15 @@ def _unlabelled(folder: str, without: Collection[str], columns: Mapping[str, str
     return source
 
 
+def _streamed(kind: str, where: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
+    from cxrfpn.data.sources.streamed import StreamedSource, open_locally
+
+    base = Path(where).parent if kind == "json" else Path(where)
+    return StreamedSource(
+        f"{kind}:{where}", partial(open_locally, kind, Path(where)), base.absolute().as_posix(), without, columns
+    )
+
+
 def _nih(folder: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
     from cxrfpn.data.sources.nih import NihSource
 
@@ -103,4 +112,5 @@ _KINDS: dict[str, Callable[[str, Collection[str], Mapping[str, str]], Source]] =
     "phantom": _phantom,
     "csv": _csv,
     UNLABELLED: _unlabelled,
+    **{kind: partial(_streamed, kind) for kind in ("imagefolder", "json", "disk")},
 }

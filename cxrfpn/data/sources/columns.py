@@ -45,6 +45,7 @@ _FINDING_OF: dict[str, str | None] = {
     **{letters(name): name for name in FINDINGS},
     "infiltrate": "Infiltration",
     "nofinding": None,
+    "normal": None,
 }
 
 
@@ -62,10 +63,11 @@ def spelled(
     known = {letters(column): column for column in columns}
     found = {field: next((known[name] for name in names if name in known), None) for field, names in SPELLINGS.items()}
     for field, column in (given or {}).items():
+        if field not in SPELLINGS:
+            continue
         if column and letters(column) not in known:
             raise SourceError(f"no column {column!r} for {field}; the columns are {', '.join(known.values())}")
-        if field in SPELLINGS:
-            found[field] = known[letters(column)] if column else None
+        found[field] = known[letters(column)] if column else None
     return {field: column for field, column in found.items() if column is not None and field not in without}
 
 
@@ -150,7 +152,8 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
         one, other, *_ = first_rows[first_rows["patient"] == patient].itertuples(index=False)
         raise SourceError(
             f"{_place(table, other.row)}: patient {patient} is in {other.side} here and in {one.side} in "
-            f"{_place(table, one.row)}; all images of a patient belong on one side of a split"
+            f"{_place(table, one.row)}; all images of a patient belong on one side of a split (--columns split= "
+            "reads no split)"
         )
     warn_of_other_patients(table)
     return table.reset_index(drop=True)

@@ -154,6 +154,7 @@ class ParquetSource:
             raw["findings"] = [()] * count
         if "split" in self.without:
             raw["split"] = ["train"] * count
+        if "split" in self.without or self.columns.get("split") == "":
             return raw
         if "split" not in raw and (split := self._split_of(part)):
             raw["split"] = [split] * count

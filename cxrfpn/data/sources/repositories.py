@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from functools import partial
+from typing import Any
 
 import datasets
 from datasets import IterableDatasetDict, load_dataset_builder
@@ -13,6 +14,7 @@ from cxrfpn.data.sources.columns import SPLITS
 from cxrfpn.data.sources.hub import patiently
 from cxrfpn.data.sources.parquet import ParquetSource
 from cxrfpn.data.sources.places import NOTHING_MORE, Part, Place
+from cxrfpn.data.sources.streamed import StreamedSource
 
 
 def open_repository(
@@ -29,11 +31,11 @@ def open_repository(
     names = tuple(sorted(file.rfilename for file in info.siblings or ()))
     opened = patiently(lambda: _open(repo, config, info.sha), what)
     streams = patiently(opened.as_streaming_dataset, what)
+    base = f"hf://datasets/{repo}@{info.sha}"
     if isinstance(opened.config, ParquetConfig):
-        base = f"hf://datasets/{repo}@{info.sha}"
         place = Place(name, base, names, _parts(opened.config.data_files, streams, base))
         return ParquetSource(name, partial(_same, place), without, columns)
-    raise SourceError("later")
+    return StreamedSource(name, partial(_same, streams), base, without, columns)
 
 
 def _open(repo: str, config: str | None, commit: str) -> datasets.DatasetBuilder:
@@ -58,5 +60,5 @@ def _parts(files: Mapping[str, list[str]], streams: IterableDatasetDict, base: s
     }
 
 
-def _same(place: Place) -> Place:
-    return place
+def _same(value: Any) -> Any:
+    return value
