@@ -28,6 +28,7 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 # The backbone that needs nothing but torchvision; any other name is a network of timm's.
 DENSENET = "densenet121"
+POOLINGS = ("features", "scores")
 
 # What transformers' Auto classes and pipeline() find in config.json of every package that is saved.
 AUTO_MAP = {
@@ -73,8 +74,11 @@ class CxrFpnConfig(PreTrainedConfig):
             are pooled, as in a plain DenseNet.
         rectified: every level is normalised and cut off at zero, both as it enters the pyramid and before it is
             pooled; False leaves both out, as the report does.
-        pooling_sharpness: how much more the strong places of a level count than the weak ones when it is pooled, each
-            by exp(sharpness * feature); 0 is the mean, as in the report, and a large one the maximum.
+        pooling: "features": each channel of each level is pooled over its places and the head reads the result, as in
+            the report; "scores": the head scores each place of the finest level, and the scores are pooled. The second
+            way makes finding maps of the scores themselves; it needs a pyramid.
+        pooling_sharpness: how much more the strong places count than the weak ones when they are pooled; 0 is the mean,
+            as in the report, and a large one the maximum.
         image_features: width of the image branch; 0 leaves it out, and the head reads the pooled features.
         patient_features: width of the patient branch; 0 leaves it out, and the patient is ignored.
         head_features: width of the hidden layer of the head; 0 leaves it out, and the head is linear.
@@ -97,6 +101,7 @@ class CxrFpnConfig(PreTrainedConfig):
     stem_channels: int = 64
     pyramid_channels: int = 256
     rectified: bool = True
+    pooling: str = "features"
     pooling_sharpness: float = 0.0
     image_features: int = 256
     patient_features: int = 8
@@ -133,6 +138,10 @@ class CxrFpnConfig(PreTrainedConfig):
         self.label2id = {name: index for index, name in enumerate(names)}
         if len(self.block_config) != 4:
             raise ValueError(f"block_config needs 4 dense blocks, got {list(self.block_config)}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {_shown(self.pooling)}")
+        if self.pooling == "scores" and not self.pyramid_channels:
+            raise ValueError("pooling of scores needs a pyramid: pyramid_channels must be over 0")
         if not 0 <= self.pooling_sharpness < math.inf:
             raise ValueError(f"pooling_sharpness must be 0 or more, got {self.pooling_sharpness}")
         if self.pos_weight is not None and len(self.pos_weight) != len(names):

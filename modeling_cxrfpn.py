@@ -27,6 +27,7 @@ try:  # inside a package made by transformers (from_pretrained); beside the scri
     from .package_cxrfpn import CONFIG, PROCESSOR, THRESHOLDS, WEIGHTS, Package
     from .patient_cxrfpn import PATIENT_INPUTS
     from .pipeline_cxrfpn import ChestXrayFindingsPipeline
+    from .pooling_cxrfpn import feature_shares, maps_of_features, maps_of_scores, pool_scores, sum_shares
 except ImportError:
     from backbone_cxrfpn import make_backbone
     from configuration_cxrfpn import CxrFpnConfig
@@ -35,12 +36,11 @@ except ImportError:
     from package_cxrfpn import CONFIG, PROCESSOR, THRESHOLDS, WEIGHTS, Package
     from patient_cxrfpn import PATIENT_INPUTS
     from pipeline_cxrfpn import ChestXrayFindingsPipeline
+    from pooling_cxrfpn import feature_shares, maps_of_features, maps_of_scores, pool_scores, sum_shares
 
 logger = logging.get_logger(__name__)
 
 PYRAMID_STRIDES = {"P3": 8, "P4": 16, "P5": 32}
-# The share of each side of a finding map, at both ends, over which it fades away.
-RIM = 1 / 3
 # Normalised radiographs lie within about 3 of zero; raw pixels of 0..255 do not.
 LARGEST_PLAUSIBLE_PIXEL = 20.0
 
@@ -106,7 +106,8 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if config.pyramid_channels:
             norm = nn.BatchNorm2d if config.rectified else None
             self.pyramid = Pyramid(self.backbone.channels, config.pyramid_channels, norm_layer=norm)
-            pooled = len(PYRAMID_STRIDES) * config.pyramid_channels
+            levels_read = 1 if config.pooling == "scores" else len(PYRAMID_STRIDES)
+            pooled = levels_read * config.pyramid_channels
         else:
             self.pyramid = None
             pooled = self.backbone.channels[-1]
@@ -239,8 +240,11 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if self.config.output_attentions if output_attentions is None else output_attentions:
             raise ValueError("this network has no attention: leave output_attentions out")
         levels = self.pyramid_levels(pixel_values)
-        pooled = self.pool(levels)
-        logits = self._classify(pooled, self._patient(patient, pixel_values))
+        pooled, patient = self.pool(levels), self._patient(patient, pixel_values)
+        if self.config.pooling == "scores":
+            logits = pool_scores(self.score_places(levels, patient), self.config.pooling_sharpness)
+        else:
+            logits = self._classify(pooled, patient)
         shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = CxrFpnOutput(
             loss=None if labels is None else self._loss(logits, labels, num_items_in_batch),
@@ -253,13 +257,12 @@ class CxrFpnForImageClassification(PreTrainedModel):
     def finding_maps(
         self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] | None = None
     ) -> Tensor:
-        """Show where each finding was seen: what every place of the pyramid adds to the finding's logit.
+        """Show where each finding was seen.
 
-        After the pyramid come only pooling, of which every place has its share, and a small head. What a place adds to
-        the logit is, to first order, its share times the head's gradient; where pooling is the mean, Grad-CAM and
-        HiResCAM are the same. The three levels are brought to the finest one and added. The map shows how far a place
-        stands out from the place that speaks for the finding least, and fades towards the rim: zero padding makes the
-        rim speak for anything.
+        Where scores are pooled, a map is the head's score of each place. Where features are pooled, it is what each
+        place adds to the finding's logit: after the pyramid come only pooling, of which every place has its share, and
+        a small head, so that this is to first order its share times the head's gradient (for the mean over the places,
+        Grad-CAM and HiResCAM are the same).
 
         Args:
             pixel_values: [B,3,H,W] float, normalised by the image processor.
@@ -285,9 +288,13 @@ class CxrFpnForImageClassification(PreTrainedModel):
             raise ValueError(f"no finding is called {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
         with torch.no_grad():
             levels = self.pyramid_levels(pixel_values)
+            if self.config.pooling == "scores":
+                scores = self.score_places(levels, self._patient(patient, pixel_values))
+                chosen = scores[:, [known.index(name) for name in findings]]
+                return pool_scores(scores, self.config.pooling_sharpness), maps_of_scores(chosen)
         with torch.inference_mode(False), torch.enable_grad():
             shares = self._shares([level.detach().clone() for level in levels])
-            pooled = _summed(shares).requires_grad_()
+            pooled = sum_shares(shares).requires_grad_()
             logits = self._classify(pooled, self._patient(patient, pixel_values).clone())
             gradients = [
                 torch.autograd.grad(logits[:, known.index(name)].sum(), pooled, retain_graph=True)[0]
@@ -295,7 +302,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             ]
         # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
         with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
-            return logits.detach(), _evidence_maps(shares, torch.stack(gradients, dim=1))
+            return logits.detach(), maps_of_features(shares, torch.stack(gradients, dim=1))
 
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
@@ -310,18 +317,17 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return [F.relu(level) if self.config.rectified else level for level in self.pyramid(*levels)]
 
     def pool(self, levels: list[Tensor]) -> Tensor:
-        """Every channel of every level, summed over its places' shares -> [B, levels * pyramid_channels]."""
-        return _summed(self._shares(levels))
+        """Pool every channel of every level over its places -> [B, levels * pyramid_channels]."""
+        return sum_shares(self._shares(levels))
+
+    def score_places(self, levels: list[Tensor], patient: Tensor) -> Tensor:
+        """Let the head score every place of the finest level -> [B,F,h,w], where `config.pooling` is "scores"."""
+        finest = levels[0].to(self._head_dtype)
+        scores = self._classify(finest.flatten(2).transpose(1, 2), patient)
+        return scores.transpose(1, 2).unflatten(2, finest.shape[-2:])
 
     def _shares(self, levels: list[Tensor]) -> list[Tensor]:
-        """What each place adds to the pooled channel; of the levels' shapes.
-
-        A place counts by exp(sharpness * feature), channel by channel (as in SoftPool, Stergiou et al., 2021, here over
-        a whole level): what stands out in one small place is not diluted by all the others, as it is in their mean.
-        """
-        levels = [level.to(self._head_dtype) for level in levels]
-        weights = [(self.config.pooling_sharpness * level.flatten(2)).softmax(dim=2).view_as(level) for level in levels]
-        return [level * weight for level, weight in zip(levels, weights, strict=True)]
+        return feature_shares([level.to(self._head_dtype) for level in levels], self.config.pooling_sharpness)
 
     @property
     def _head_dtype(self) -> torch.dtype:
@@ -335,11 +341,15 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return patient.to(device=pixel_values.device, dtype=dtype)
 
     def _classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
+        """Read pooled features [B,C], or those of many places [B,P,C], and the patient [B,3] -> [B,F] or [B,P,F]."""
         # Never in autocast's bf16, whose 8 bits would leave a few hundred different scores, and many a tie.
         with torch.autocast(pooled.device.type, enabled=False):
             features = pooled if self.image_branch is None else F.relu(self.image_branch(pooled))
             if self.patient_branch is not None:
-                features = torch.cat([features, self.patient_branch(patient)], dim=1)
+                known = self.patient_branch(patient)
+                if features.ndim == 3:
+                    known = known[:, None].expand(-1, features.shape[1], -1)
+                features = torch.cat([features, known], dim=-1)
             return self.head(features)
 
     def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
@@ -387,30 +397,6 @@ class CxrFpnForImageClassification(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-
-
-def _summed(shares: list[Tensor]) -> Tensor:
-    """Shares [B,C,h,w] of each level -> [B, levels * C]."""
-    return torch.cat([share.sum(dim=(2, 3)) for share in shares], dim=1)
-
-
-def _evidence_maps(shares: list[Tensor], gradients: Tensor) -> Tensor:
-    """Shares [B,C,h,w] (finest first) and gradients [B,F,levels*C] -> maps [B,F,h,w] in 0..1."""
-    size = shares[0].shape[-2:]
-    total = torch.zeros((), device=gradients.device)
-    for share, gradient in zip(shares, gradients.chunk(len(shares), dim=2), strict=True):
-        # A level is shared out among its places, so a coarse place weighs more than a fine one.
-        evidence = torch.einsum("bfc,bchw->bfhw", gradient.float(), share.float())
-        total = total + F.interpolate(evidence, size=size, mode="bilinear", align_corners=False)
-    faded = (total - total.amin(dim=(2, 3), keepdim=True)) * _fading(size[0], total)[:, None] * _fading(size[1], total)
-    return faded / faded.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
-
-
-def _fading(places: int, like: Tensor) -> Tensor:
-    """[places] from near 0 at both ends up to 1 at a RIM from them, along a squared sine."""
-    from_edge = torch.arange(places, device=like.device, dtype=like.dtype).add(0.5) / places
-    from_edge = torch.minimum(from_edge, 1 - from_edge)
-    return torch.sin(torch.pi / 2 * (from_edge / RIM).clamp_max(1)) ** 2
 
 
 # save_pretrained then writes this module beside the weights; the config's auto_map names both auto classes.

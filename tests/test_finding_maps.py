@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from configuration_cxrfpn import FINDINGS
 from modeling_cxrfpn import CxrFpnForImageClassification
+from pooling_cxrfpn import pool_scores
 
 
 def test_pooling_goes_from_the_mean_to_the_maximum(tiny_config, radiographs):
@@ -54,3 +55,45 @@ def test_finding_maps_need_no_gradients_around_them(tiny_model, radiographs):
         torch.testing.assert_close(tiny_model.finding_maps(radiographs, None, ["Mass"]), expected)
         logits, _ = tiny_model.forward_with_maps(radiographs)
         torch.testing.assert_close(logits, tiny_model(radiographs).logits)
+
+
+class TestPooledScores:
+    """The head scores every place of the finest level; a place raises the logit by its own score alone."""
+
+    @pytest.fixture
+    def model(self, tiny_config):
+        torch.manual_seed(0)
+        return CxrFpnForImageClassification(tiny_config(pooling="scores", pooling_sharpness=2.0)).eval()
+
+    def test_a_logit_is_the_log_of_the_mean_exponential_of_the_places_scores(self, model, radiographs, patients):
+        levels = model.pyramid_levels(radiographs)
+        expected = torch.empty(2, 14)
+        for image in range(2):
+            scores = []
+            for row in range(8):
+                for column in range(8):
+                    features = F.relu(model.image_branch(levels[0][image, :, row, column]))
+                    known = model.patient_branch(patients[image])
+                    scores.append(model.head(torch.cat([features, known])))
+            expected[image] = torch.stack(scores).mul(2).exp().mean(dim=0).log() / 2
+        torch.testing.assert_close(model(radiographs, patients).logits, expected, rtol=1e-4, atol=1e-5)
+
+    def test_maps_are_the_places_scores(self, model, radiographs, patients):
+        logits, maps = model.forward_with_maps(radiographs, patients, ["Nodule", "Hernia"])
+        torch.testing.assert_close(logits, model(radiographs, patients).logits)
+        scores = model.score_places(model.pyramid_levels(radiographs), patients)
+        chosen = scores[:, [FINDINGS.index("Nodule"), FINDINGS.index("Hernia")]].detach().numpy()
+        low, high = (getattr(chosen, bound)(axis=(2, 3), keepdims=True) for bound in ("min", "max"))
+        torch.testing.assert_close(maps, torch.from_numpy((chosen - low) / (high - low)))
+
+    def test_pooling_goes_from_the_mean_to_the_maximum(self):
+        scores = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(pool_scores(scores, 0.0), scores.mean(dim=(2, 3)))
+        torch.testing.assert_close(pool_scores(scores, 1e-3), scores.mean(dim=(2, 3)), atol=1e-3, rtol=0)
+        torch.testing.assert_close(pool_scores(scores, 1e4), scores.amax(dim=(2, 3)), atol=1e-3, rtol=0)
+
+    def test_what_cannot_be_pooled_is_refused(self, tiny_config):
+        with pytest.raises(ValueError, match="pooling of scores needs a pyramid"):
+            tiny_config(pooling="scores", pyramid_channels=0)
+        with pytest.raises(ValueError, match="pooling must be one of features, scores, got 'max'"):
+            tiny_config(pooling="max")
