@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load
+from transformers.dynamic_module_utils import get_relative_import_files
 
+import modeling_cxrfpn
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
 from cxrfpn.evaluation.scoring import read_thresholds
 from package_cxrfpn import WEIGHTS, weights_digest
 from thresholds_cxrfpn import ThresholdsError
 
+# Everything that the model imports of ours, as transformers itself finds it when it loads the package.
 MODULES = tuple(
-    f"{name}_cxrfpn.py"
-    for name in (
-        "configuration", "backbone", "modeling", "image_processing", "radiograph", "pixels", "patient", "answer",
-        "dicom", "dicom_tags", "dicom_header", "dicom_bits", "dicom_values", "tiff", "pipeline",
-        "thresholds", "findings", "package",
+    sorted(
+        {Path(file).name for file in [modeling_cxrfpn.__file__, *get_relative_import_files(modeling_cxrfpn.__file__)]}
     )
-)  # fmt: skip
+)
 THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
 NEEDED = ("config.json", "preprocessor_config.json", *MODULES, WEIGHTS, THRESHOLDS, METRICS)
 RECORDS = (RECIPE, "configuration.txt", "validation_metrics.csv", "test_metrics.csv")
