@@ -63,10 +63,26 @@ class CxrFpnOutput(ModelOutput):
 
 
 class Pyramid(FeaturePyramidNetwork):
-    """torchvision's Feature Pyramid Network from tensors to a tuple of tensors, which torch's backward hooks need."""
+    """torchvision's Feature Pyramid Network from tensors to a tuple of tensors, which torch's backward hooks need.
+
+    Args:
+        config: channels, normalisation, and whether all levels are pooled or only the finest one is scored.
+        channels: of the features at strides 8, 16 and 32.
+    """
+
+    def __init__(self, config: CxrFpnConfig, channels: Sequence[int]):
+        norm = nn.BatchNorm2d if config.rectified else None
+        super().__init__(list(channels), config.pyramid_channels, norm_layer=norm)
+        if config.pooling == "scores":
+            del self.layer_blocks[1:]  # layers that nothing reads would get no gradient
 
     def forward(self, *levels: Tensor) -> tuple[Tensor, ...]:
-        """Features at strides 8, 16 and 32 -> as many levels of `pyramid_channels` each."""
+        """Features at strides 8, 16 and 32 -> as many levels of `pyramid_channels` each, or the finest one alone."""
+        if len(self.layer_blocks) == 1:
+            merged = self.inner_blocks[-1](levels[-1])
+            for block, level in zip(self.inner_blocks[-2::-1], levels[-2::-1], strict=True):
+                merged = block(level) + F.interpolate(merged, size=level.shape[-2:], mode="nearest")
+            return (self.layer_blocks[0](merged),)
         return tuple(super().forward(OrderedDict(zip(PYRAMID_STRIDES, levels, strict=True))).values())
 
 
@@ -104,8 +120,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
         self.missing_weights: list[str] = []
         self.backbone = make_backbone(config)
         if config.pyramid_channels:
-            norm = nn.BatchNorm2d if config.rectified else None
-            self.pyramid = Pyramid(self.backbone.channels, config.pyramid_channels, norm_layer=norm)
+            self.pyramid = Pyramid(config, self.backbone.channels)
             levels_read = 1 if config.pooling == "scores" else len(PYRAMID_STRIDES)
             pooled = levels_read * config.pyramid_channels
         else:

@@ -78,6 +78,17 @@ class TestPooledScores:
             expected[image] = torch.stack(scores).mul(2).exp().mean(dim=0).log() / 2
         torch.testing.assert_close(model(radiographs, patients).logits, expected, rtol=1e-4, atol=1e-5)
 
+    def test_the_finest_level_is_torchvisions_and_every_parameter_learns(self, model, tiny_config, radiographs):
+        """Layers that nothing reads would stop training in several processes."""
+        whole = CxrFpnForImageClassification(tiny_config()).eval()
+        state = model.state_dict()
+        whole.load_state_dict({**whole.state_dict(), **{n: v for n, v in state.items() if n.startswith(("b", "py"))}})
+        torch.testing.assert_close(model.pyramid_levels(radiographs)[0], whole.pyramid_levels(radiographs)[0])
+        assert len(model.pyramid_levels(radiographs)) == 1
+        model.train()(radiographs, torch.full((2, 3), torch.nan)).logits.sum().backward()
+        known = {"patient_branch.known.weight"}  # of patients of whom something is known
+        assert {name for name, weight in model.named_parameters() if weight.grad is None} <= known
+
     def test_maps_are_the_places_scores(self, model, radiographs, patients):
         logits, maps = model.forward_with_maps(radiographs, patients, ["Nodule", "Hernia"])
         torch.testing.assert_close(logits, model(radiographs, patients).logits)
