@@ -9,11 +9,11 @@ from cxrfpn.data.preparing import prepare
 from cxrfpn.data.shards import PreparedShards
 from cxrfpn.data.sources import open_source
 from cxrfpn.training import loop
-from cxrfpn.training.backbone import BackboneError
 from cxrfpn.training.findings import FindingsObjective
 from cxrfpn.training.recipe import RecipeError, read_recipe
 from cxrfpn.training.teachers import Teachers, feature_loss
 from modeling_cxrfpn import CxrFpnForImageClassification
+from thresholds_cxrfpn import PackageError
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_images_without_labels_are_learnt_from_teachers_alone(write_recipe, ches
 
 def test_a_teacher_that_is_not_there_and_a_share_beyond_1_are_one_line(write_recipe, tmp_path):
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", loss={"teachers": [str(tmp_path / "nobody")]}))
-    with pytest.raises(BackboneError, match="nobody: is neither a file nor a package") as caught:
+    with pytest.raises(PackageError, match="nobody: there is no such folder") as caught:
         loop.train(recipe, tmp_path / "run")
     assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="loss: teacher_share must lie in 0 to 1"):
