@@ -40,17 +40,17 @@ function tableRow(row) {
     ...props.findings.map((label) => make("td", { class: found.includes(label) ? "number positive" : "number" }, row.scores[label].toFixed(2))));
 }
 
+// A spreadsheet runs text that starts like a formula, in a full-width sign too, at the start of a cell or behind what may
+// separate cells elsewhere in the world: an apostrophe before it keeps it text.
+const FORMULA = /(^|[;,|\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])/g;
+const quoted = (text) => `"${String(text ?? "").replace(FORMULA, "$1'").replaceAll('"', '""')}"`;
+
 function csv(rows) {
-  // A cell that starts like a formula would be run as one by a spreadsheet.
-  const cell = (value) => {
-    const text = String(value ?? "").replace(/^([=+\-@\t\r])/, "'$1");
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const lines = [["image", "positive", "looks_like_a_chest_radiograph", "error", ...props.findings]];
-  for (const row of rows) {
-    lines.push([row.name, positives(row).join("|"), row.scores ? row.is_chest : "", row.error, ...props.findings.map((label) => row.scores?.[label] ?? "")]);
-  }
-  return lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+  const head = ["image", "positive", "looks_like_a_chest_radiograph", "error", ...props.findings];
+  const lines = rows.map((row) => [
+    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", quoted(row.error),
+    ...props.findings.map((label) => row.scores?.[label] ?? "")]);
+  return [head.map(quoted), ...lines].map((line) => line.join(",")).join("\r\n") + "\r\n";
 }
 
 function draw() {

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from huggingface_hub import is_offline_mode
 
-from demo.uploads import Upload
+from demo.uploads import MAX_FILE_BYTES, Upload
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 DATASET, SPLIT, ROWS = "timm/nih-chest-xray-14", "test", 25_596
@@ -50,7 +50,7 @@ def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
         with httpx.Client(timeout=PATIENCE, follow_redirects=True) as client:
             answer = client.get(f"{_server()}/rows", params=query).raise_for_status().json()
             row = answer["rows"][0]["row"]
-            data = client.get(row["image"]["src"]).raise_for_status().content
+            data = _download(client, row["image"]["src"])
         labelled = [name for name in row["label_names"] if name != "No Finding"]
         patient = {
             "age": row["patient_age"],
@@ -67,6 +67,17 @@ def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
 def label_of(data: bytes) -> list[str] | None:
     """The findings that NIH's label names; None for a radiograph that did not come from here."""
     return _labels.get(sha256(data).hexdigest())
+
+
+def _download(client: httpx.Client, address: str) -> bytes:
+    """Fetch a file, but no more of it than an upload may have."""
+    data = bytearray()
+    with client.stream("GET", address) as answer:
+        for piece in answer.raise_for_status().iter_bytes():
+            data += piece
+            if len(data) > MAX_FILE_BYTES:
+                raise ValueError
+    return bytes(data)
 
 
 def _server() -> str:

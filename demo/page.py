@@ -16,6 +16,7 @@ from demo.figures import Figures
 from demo.gate import describe_errors
 from demo.nih import UnreachableError, draw_radiograph, is_reachable
 from demo.points import describe_points
+from demo.queueing import FairQueue
 from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
 from demo.sweeping import LIVE
 from demo.uploads import MAX_FILES, Batch, is_dicom, read_upload
@@ -28,8 +29,6 @@ NOTICE = "For research and teaching. Not for clinical use."
 KINDS = "PNG, JPEG, WebP, TIFF, BMP or DICOM"
 # One reading at a time, and one batch beside it: more only makes all of them slower on the two cores of a free Space.
 LIMITS = {kind: {"concurrency_id": kind, "concurrency_limit": 1} for kind in ("reading", "batch")}
-QUEUE_LENGTH = 128
-BUSY = "Many people are asking right now. Please try again in a minute."
 
 HEADER = f"""
 <header class="top">
@@ -68,9 +67,9 @@ def build(pipe: Any) -> gr.Blocks:
                 gr.Markdown((HERE / "calls.md").read_text(encoding="utf-8"), elem_classes="prose-narrow")
         gr.HTML(PRIVACY, padding=False)
         add_endpoints(reader, LIMITS)
-    _fetch_no_urls(page)
-    page.queue(max_size=QUEUE_LENGTH)
-    _turn_away_politely(page)
+    _take_uploads_only(page)
+    page.queue(api_open=False)
+    page._queue = FairQueue(page)
     return page
 
 
@@ -205,27 +204,31 @@ def _script(name: str) -> str:
     return (HERE / "drawing.js").read_text(encoding="utf-8") + (HERE / name).read_text(encoding="utf-8")
 
 
-def _fetch_no_urls(page: gr.Blocks) -> None:
-    """gradio would download a file that is named by its address; nothing here may fetch what a stranger names."""
+def _take_uploads_only(page: gr.Blocks) -> None:
+    """Refuse files that are named by an address. gradio would fetch them, or hand the address on as a path."""
 
     def uploads_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
         async def move_upload(path: Any) -> Any:
-            if "://" in str(path):
-                raise gr.Error("Addresses are not fetched here; upload the file itself.", print_exception=False)
+            _check_upload(path)
             return await move(path)
 
         return move_upload
 
+    def no_streams(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def preprocess_uploads(payload: Any) -> Any:
+            for file in getattr(payload, "root", [payload]):
+                if file is not None:
+                    _check_upload(file.path, file.is_stream)
+            return preprocess(payload)
+
+        return preprocess_uploads
+
     for block in page.blocks.values():
         block.async_move_resource_to_block_cache = uploads_only(block.async_move_resource_to_block_cache)
+        if isinstance(block, gr.File):  # streams are not moved, so that the check above never sees them
+            block.preprocess = no_streams(block.preprocess)
 
 
-def _turn_away_politely(page: gr.Blocks) -> None:
-    """A full queue answers with its sizes; people are told what to do instead."""
-    push = page._queue.push
-
-    async def push_or_tell(*arguments: Any, **named: Any) -> tuple[Any, ...]:
-        taken, answer, kind = await push(*arguments, **named)
-        return taken, BUSY if kind == "queue_full" else answer, kind
-
-    page._queue.push = push_or_tell
+def _check_upload(path: Any, is_stream: bool = False) -> None:
+    if is_stream or "://" in str(path):
+        raise gr.Error("Addresses are not fetched here; upload the file itself.", print_exception=False)

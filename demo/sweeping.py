@@ -15,20 +15,33 @@ LIVE, EVERY = 300, 20
 
 @contextlib.contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder for this process's uploads only, so that nobody else's files are swept; it goes when they are done with.
+    """Make a folder for all that this process writes for a while, and for nobody else's files; delete it at the end.
 
-    One that GRADIO_TEMP_DIR names is taken instead, and stays: whoever named it may keep other things there.
+    One that GRADIO_TEMP_DIR names is used instead, and stays: whoever named it may keep other things there.
     """
     if named := os.environ.get("GRADIO_TEMP_DIR"):
-        yield Path(named)
+        Path(named).mkdir(parents=True, exist_ok=True)
+        with _temporary_files_in(named):
+            yield Path(named)
         return
     # An upload that is just being written may come in the way; it must not hide why the process ends.
     with tempfile.TemporaryDirectory(prefix="cxr-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
-            yield Path(folder)
+            with _temporary_files_in(folder):
+                yield Path(folder)
         finally:
             del os.environ["GRADIO_TEMP_DIR"]
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Let the process make every temporary file in a folder that is swept, whatever library makes it."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def sweep(folder: Path, live: float = LIVE) -> None:

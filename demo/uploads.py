@@ -1,5 +1,6 @@
 """Uploads by strangers -> bytes that are safe to decode: sizes, formats and pixel counts are checked on headers."""
 
+import contextlib
 import io
 import re
 import zipfile
@@ -22,6 +23,7 @@ MAX_ENTRIES = 2000
 # Of all that one request may unpack, bytes.
 MAX_BATCH_BYTES = 1024 * 2**20
 LONGEST_NAME = 80
+PIECE = 2**20  # bytes of a zip's member that are inflated at once
 ENTRY_MARK = b"PK\x01\x02"  # before each entry of a zip's directory
 # zipfile inflates the others without a limit: 600 bytes of bzip2 become gigabytes of memory, however few are asked for.
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -33,11 +35,15 @@ class UploadError(ValueError):
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of an upload: its bytes, or the line that says why there are none."""
+    """One file of an upload: its bytes, or one line that says why it is refused.
+
+    `size` is what reading it took, in bytes: a file that is refused may have been inflated to gigabytes all the same.
+    """
 
     name: str
     data: bytes = b""
     error: str | None = None
+    size: int = 0
 
 
 def clean_name(name: str) -> str:
@@ -62,7 +68,7 @@ def read_upload(path: str | Path) -> Upload:
     except OSError:
         raise UploadError(_gone(name)) from None
     check_header(data, name)
-    return Upload(name, data)
+    return Upload(name, data, size=len(data))
 
 
 def check_header(data: bytes, name: str) -> None:
@@ -139,7 +145,7 @@ class Batch:
         left = MAX_BATCH_BYTES
         for path, members in self._parts:
             for upload in [_file(path)] if members is None else _members(path, members):
-                left -= len(upload.data)
+                left -= upload.size
                 if left < 0:
                     raise UploadError(f"together the files are larger than {MAX_BATCH_BYTES >> 20} MB; send fewer")
                 yield upload
@@ -171,10 +177,13 @@ def _is_file(entry: zipfile.ZipInfo) -> bool:
 
 
 def _file(path: Path) -> Upload:
+    size = 0
     try:
+        with contextlib.suppress(OSError):  # the upload is gone, as read_upload will say
+            size = min(path.stat().st_size, MAX_FILE_BYTES)
         return read_upload(path)
     except UploadError as error:
-        return Upload(clean_name(path.name), error=str(error))
+        return Upload(clean_name(path.name), error=str(error), size=size)
 
 
 def _members(path: Path, members: list[zipfile.ZipInfo]) -> Iterator[Upload]:
@@ -190,20 +199,21 @@ def _members(path: Path, members: list[zipfile.ZipInfo]) -> Iterator[Upload]:
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Upload:
-    name = clean_name(member.filename)
+    name, data = clean_name(member.filename), bytearray()
     try:
         if member.compress_type not in COMPRESSIONS:
             raise UploadError(f"{name}: its compression is not taken here; make the zip with deflate, the usual one")
         with archive.open(member) as file:
-            data = file.read(MAX_FILE_BYTES + 1)  # what the directory says of sizes may be a lie
-        if len(data) > MAX_FILE_BYTES:
-            raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
-        check_header(data, name)
+            while piece := file.read(PIECE):  # what the directory says of sizes may be a lie
+                data += piece
+                if len(data) > MAX_FILE_BYTES:
+                    raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
+        check_header(bytes(data), name)
     except UploadError as error:
-        return Upload(name, error=str(error))
+        return Upload(name, error=str(error), size=len(data))
     except Exception:  # zipfile raises many kinds on a damaged member
-        return Upload(name, error=f"{name}: cannot be unpacked (damaged or encrypted)")
-    return Upload(name, data)
+        return Upload(name, error=f"{name}: cannot be unpacked (damaged or encrypted)", size=len(data))
+    return Upload(name, bytes(data), size=len(data))
 
 
 def _gone(name: str) -> str:

@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +13,8 @@ from PIL import Image
 from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS
-from tests.ports import free_port
+from tests.servers import Demo, running_demo
 
-ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Chromium as root, in a closed network: no sandbox, and no calls home.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -63,7 +59,7 @@ def measured_package(package: Path, tmp_path_factory) -> Path:
     (folder / "thresholds.json").write_text(json.dumps(thresholds))
     counts = {"sensitivity": 0.75, "specificity": 0.5, "true_positives": 30, "false_negatives": 10,
               "true_negatives": 50, "false_positives": 50, "few_positives": False}  # fmt: skip
-    told = {
+    row = {
         "positives": 40,
         "auroc": 0.7123,
         "auroc_ci": [0.6, 0.8],
@@ -74,7 +70,7 @@ def measured_package(package: Path, tmp_path_factory) -> Path:
     figures = {
         "images": 1234, "patients": 321, "split": "test", "mean_auroc": 0.7654, "mean_auroc_ci": [0.7, 0.8],
         "operating_point": "dynamic_adjustment", "macro": {"f1": 0.3}, "floors": {}, "subgroups": {},
-        "findings": dict.fromkeys(FINDINGS, told),
+        "findings": dict.fromkeys(FINDINGS, row),
         "operating_points": {
             point: {name: {"threshold": value, **counts} for name, value in thresholds.items()}
             for point, thresholds in points.items()
@@ -87,28 +83,14 @@ def measured_package(package: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(measured_package: Path, tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen, Path]]:
-    port = free_port()
-    uploads = tmp_path_factory.mktemp("uploads")
-    environment = {
-        **os.environ, "CXR_MODEL": str(measured_package), "PORT": str(port), "GRADIO_TEMP_DIR": str(uploads),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    environment["PYTHONUNBUFFERED"] = "1"
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        # The port answers before gradio has asked itself whether it does; a crowd must not come in between.
-        assert any("Running on" in line for line in process.stdout), "the demo stopped while starting"
-        yield url, process, uploads
-    finally:
-        process.terminate()
-        process.wait(30)
+def server(measured_package: Path, tmp_path_factory) -> Iterator[Demo]:
+    with running_demo(measured_package, tmp_path_factory.mktemp("server")) as demo:
+        yield demo
 
 
 @pytest.fixture(scope="session")
-def address(server) -> str:
-    return server[0]
+def address(server: Demo) -> str:
+    return server.address
 
 
 @pytest.fixture(scope="session")

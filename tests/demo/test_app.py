@@ -94,8 +94,7 @@ def test_a_file_that_is_no_radiograph_is_answered_without_a_server_path(client, 
 
 
 def test_an_upload_that_was_swept_while_its_request_waited_is_told_so(address, server):
-    _, _, uploads = server
-    gone = {"path": str(uploads / "hash" / "gone.png"), "meta": {"_type": "gradio.FileData"}}
+    gone = {"path": str(server.uploads / "hash" / "gone.png"), "meta": {"_type": "gradio.FileData"}}
     told = "gone.png: the upload is gone, as uploads are deleted 5 minutes after they came"
     assert told in answer_to(address, "predict", [gone, None, "unknown", "unknown", None])
     assert f'"error": "{told}' in answer_to(address, "predict_batch", [[gone], None])

@@ -1,9 +1,7 @@
 """The demo under load: many clients at once, each with a radiograph of its own; and what it keeps in memory."""
 
-import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 
 import numpy as np
@@ -16,12 +14,6 @@ from demo.examples import FOLDER, load_examples
 
 CLIENTS, SECONDS = 64, 60
 MOST_GROWTH = 40  # MB
-
-
-def resident(server) -> float:
-    """Memory of the server, in MB."""
-    _, process, _ = server
-    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 @pytest.mark.slow
@@ -46,13 +38,13 @@ def test_each_of_many_clients_gets_the_answer_to_its_own_radiograph(server, addr
             assert scores == pytest.approx(expected[number], abs=1e-5)
         return took
 
-    before = resident(server)
+    before = server.resident()
     with ThreadPoolExecutor(CLIENTS) as pool:
         took = np.concatenate(list(pool.map(ask, range(CLIENTS))))
     half, most = np.quantile(took, [0.5, 0.95])
     with capsys.disabled():
         print(f"\n{CLIENTS} clients: {len(took) / SECONDS:.1f} answers/s, p50 {half:.1f} s, p95 {most:.1f} s, memory "
-              f"{before:.0f} MB before and {resident(server):.0f} MB after")  # fmt: skip
+              f"{before:.0f} MB before and {server.resident():.0f} MB after")  # fmt: skip
     assert len(took) >= CLIENTS
 
 
@@ -62,7 +54,7 @@ def test_memory_stays_flat_over_500_requests(server, address):
     files = [handle_file(FOLDER / example["file"]) for example in load_examples()]
     for turn in range(100):
         client.predict(files[turn % len(files)], api_name="/predict")
-    before = resident(server)
+    before = server.resident()
     for turn in range(500):
         client.predict(files[turn % len(files)], api_name="/predict")
-    assert resident(server) - before < MOST_GROWTH
+    assert server.resident() - before < MOST_GROWTH

@@ -153,7 +153,7 @@ def test_many_images_are_a_table_that_sorts_and_saves(page, tmp_path):
     with page.expect_download() as waiting:
         page.click(".save")
     table = Path(waiting.value.path()).read_text()
-    assert table.count("\n") == 5 and "\n'=1+1.png," in table.replace("\r", "")
+    assert table.count("\n") == 5 and '\n"\'=1+1.png",' in table.replace("\r", "")
 
 
 def test_the_models_figures_are_those_of_its_files(page):

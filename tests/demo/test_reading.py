@@ -18,8 +18,9 @@ from transformers import pipeline
 
 from demo.examples import FOLDER, load_examples
 from demo.figures import ABSENT, Figures
-from demo.page import BUSY, build
+from demo.page import build
 from demo.points import describe_points
+from demo.queueing import BUSY
 from demo.reading import Reader, patient_from_form, patient_to_form
 from demo.uploads import Upload, read_upload
 from overlay_cxrfpn import overlay

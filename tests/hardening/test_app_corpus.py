@@ -1,9 +1,6 @@
 """The corpus through the demo: every file through the page's own function, and many over HTTP."""
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +15,7 @@ from transformers import pipeline
 from configuration_cxrfpn import FINDINGS
 from demo.page import build
 from tests.hardening.test_corpus import CONTROLS
-from tests.ports import free_port
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.servers import running_demo
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +49,8 @@ def test_the_form_is_filled_or_left_alone_by_every_dicom(handlers, corpus, corpu
 @pytest.fixture(scope="module")
 def server(package: Path, tmp_path_factory) -> Iterator[tuple[Client, Path]]:
     """The demo in a process of its own, and its log."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("server") / "log"
-    environment = {"CXR_MODEL": str(package), "PORT": str(port), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE,
-            stderr=errors, text=True,
-        )  # fmt: skip
-    try:
-        assert any("Running on" in line for line in process.stdout), log.read_text()[-2000:]
-        yield Client(f"http://127.0.0.1:{port}", verbose=False), log
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    with running_demo(package, tmp_path_factory.mktemp("server")) as demo:
+        yield Client(demo.address, verbose=False), demo.log
 
 
 @pytest.fixture
