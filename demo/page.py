@@ -134,7 +134,9 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
 
     fields = [age, sex, view_position]
     reading = {"fn": read, "inputs": [file, *fields], "outputs": shown, **LIMITS["reading"], **_PRIVATE}
-    file.upload(fill, [file, *fields], fields, show_progress="hidden", **_PRIVATE).then(**reading)
+    # To fill the form takes decoding the file, and so a reading's turn.
+    filling = {"fn": fill, "inputs": [file, *fields], "outputs": fields, **LIMITS["reading"], **_PRIVATE}
+    file.upload(**filling, show_progress="hidden").then(**reading)
     button.click(**reading)
     gallery.select(choose, None, [file, *fields], show_progress="hidden", **_PRIVATE).then(**reading)
     real.click(fetch, None, [file, *fields], show_progress="hidden", **_PRIVATE).success(**reading)

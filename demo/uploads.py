@@ -187,15 +187,16 @@ def _file(path: Path) -> Upload:
 
 
 def _members(path: Path, members: list[zipfile.ZipInfo]) -> Iterator[Upload]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except OSError:  # swept since it was listed
-        names = [clean_name(member.filename) for member in members]
-        yield from (Upload(name, error=_gone(name)) for name in names)
-        return
-    with archive:
+    """Read a zip's members for as long as the upload is there, so that a zip that takes long comes to an end."""
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # deleted since it was listed
+            archive = opened.enter_context(zipfile.ZipFile(path))
         for member in members:
-            yield _member(archive, member)
+            if path.exists():
+                yield _member(archive, member)
+            else:
+                name = clean_name(member.filename)
+                yield Upload(name, error=_gone(name))
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Upload:

@@ -1,6 +1,7 @@
 """The demo as a process of its own, for tests that ask it over loopback."""
 
 import contextlib
+import json
 import os
 import resource
 import subprocess
@@ -8,6 +9,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from tests.ports import free_port
 
@@ -55,3 +59,30 @@ def running_demo(package: Path, folder: Path, **environment: str) -> Iterator[De
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+class Visitor:
+    """A client of a demo that behaves as if it came from an address of its own, behind a proxy of this machine."""
+
+    def __init__(self, demo: Demo, address: str):
+        self.http = httpx.Client(
+            base_url=f"{demo.address}/gradio_api", headers={"X-Forwarded-For": address}, timeout=300
+        )
+
+    def upload(self, path: Path) -> dict[str, Any]:
+        """Upload a file; return what stands for it in a call."""
+        with path.open("rb") as file:
+            (uploaded,) = self.http.post("/upload", files={"files": file}).raise_for_status().json()
+        return {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
+
+    def call(self, endpoint: str, *data: Any) -> str:
+        """Ask an endpoint; return the events of its answer as they come over the line."""
+        event = self.http.post(f"/call/{endpoint}", json={"data": data}).raise_for_status().json()["event_id"]
+        return self.http.get(f"/call/{endpoint}/{event}").raise_for_status().text
+
+    def predict(self, path: Path, age: float | None = None) -> dict[str, float]:
+        """Upload a radiograph and return its scores by finding."""
+        text = self.call("predict", self.upload(path), age, "unknown", "unknown", None)
+        assert "event: complete" in text, text
+        answer = json.loads(text.partition("event: complete\ndata: ")[2].partition("\n")[0])[0]
+        return {finding["label"]: finding["score"] for finding in answer["findings"]}

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tempfile
 import time
 import tracemalloc
 import zipfile
@@ -128,6 +129,27 @@ def test_many_bombs_together_are_stopped(tmp_path, monkeypatch, drawing):
         list(Batch([path]))
 
 
+def test_what_is_refused_counts_too(tmp_path, monkeypatch, drawing):
+    """200 members of 64 MB each, all of them refused, would inflate to 12 GB."""
+    monkeypatch.setattr(uploads, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(uploads, "MAX_BATCH_BYTES", 5 * 2**20)
+    path = zipped(tmp_path / "bombs.zip", {f"{number}.png": bytes(2 * 2**20) for number in range(9)})
+    batch, refused = iter(Batch([path])), []
+    with pytest.raises(UploadError, match="together"):
+        for upload in batch:
+            refused.append(upload)
+    assert len(refused) == 2 and all("larger than" in upload.error for upload in refused)  # 2 MB of each are inflated
+
+
+def test_refused_files_count_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_BATCH_BYTES", 25)
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in paths:
+        path.write_bytes(b"no picture")
+    with pytest.raises(UploadError, match="together"):
+        list(Batch(paths))
+
+
 def test_more_than_200_files_are_refused_before_one_is_read(tmp_path):
     path = zipped(tmp_path / "many.zip", {f"{number}.png": b"x" for number in range(201)})
     with pytest.raises(UploadError, match="201 files are more than 200"):
@@ -205,6 +227,14 @@ def test_a_zip_that_is_swept_while_it_waits_keeps_its_rows(tmp_path, drawing):
     assert all("the upload is gone" in row.error for row in rows)
 
 
+def test_a_zip_that_is_swept_while_it_is_read_ends_there(tmp_path, drawing):
+    path = zipped(tmp_path / "ward.zip", {"a.png": png(drawing), "b.png": png(drawing), "c.png": png(drawing)})
+    rows = iter(Batch([path]))
+    assert next(rows).error is None
+    path.unlink()
+    assert ["the upload is gone" in row.error for row in rows] == [True, True]
+
+
 def test_a_folder_for_uploads_goes_with_them(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
@@ -213,6 +243,19 @@ def test_a_folder_for_uploads_goes_with_them(tmp_path, monkeypatch):
         (folder / "hash").mkdir()
         (folder / "hash" / "new.png").write_bytes(b"x")
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_every_temporary_file_lies_in_the_folder_that_is_swept(tmp_path, monkeypatch, named):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "named")) if named else monkeypatch.delenv(
+        "GRADIO_TEMP_DIR", raising=False
+    )
+    with upload_folder() as folder:
+        number, path = tempfile.mkstemp()
+        os.close(number)
+        assert Path(path).parent == folder
+    assert tempfile.gettempdir() == str(tmp_path)
 
 
 def test_a_folder_that_somebody_named_stays_and_no_other_is_made(tmp_path, monkeypatch):
