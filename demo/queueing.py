@@ -18,13 +18,14 @@ MAX_OF_CLIENT, MAX_OF_SESSION = 64, 16
 # Sessions that wait for nothing: how many may have an answer that nobody fetched, how many there may be at all, and for
 # how many seconds they are kept.
 UNREAD, IDLE, IDLE_LIVE = 32, 1000, 60.0
-LONGEST_SESSION = 64
+# The longest name of a session, and the longest other text, such as the path of an upload, in characters.
+LONGEST_SESSION, LONGEST_TEXT = 64, 2048
 BUSY = "Many people are asking right now. Please try again in a minute."
 GREEDY = "You are waiting for too many readings already. Please try again when some of them are done."
 
 
 class FairQueue(Queue):
-    """A queue in which clients take turns, whatever each of them has asked for."""
+    """A queue in which clients take turns, however much each of them asks for."""
 
     def __init__(self, page: gr.Blocks):
         super().__init__(
@@ -39,8 +40,8 @@ class FairQueue(Queue):
     async def push(self, body: PredictBodyInternal, request: Any, username: str | None) -> tuple[bool, Any, Any]:
         if len(self) >= self.max_size:
             return False, BUSY, "queue_full"
-        if len(body.session_hash or "") > LONGEST_SESSION:
-            return False, f"A session's name has at most {LONGEST_SESSION} characters.", "error"
+        if flaw := self._flaw(body):
+            return False, flaw, "error"
         if self._is_greedy(body.session_hash, client_of(request.client)):
             return False, GREEDY, "queue_full"
         answer = await super().push(body=body, request=request, username=username)
@@ -74,6 +75,17 @@ class FairQueue(Queue):
         self._sessions[session] = time.monotonic()
         self._sessions.move_to_end(session)
 
+    def _flaw(self, body: PredictBodyInternal) -> str | None:
+        """Return what is wrong with the form of a call: gradio would log it, or keep it for as long as it waits."""
+        function = self.blocks.fns.get(body.fn_index)
+        if function is None or len(body.data) != len(function.inputs):
+            return "There is no such function, or it takes another number of values; see the API's description."
+        if len(body.session_hash or "") > LONGEST_SESSION:
+            return f"A session's name has at most {LONGEST_SESSION} characters."
+        if any(len(text) > LONGEST_TEXT for text in _texts([body.data, body.event_data])):
+            return f"A value has at most {LONGEST_TEXT} characters."
+        return None
+
     def _is_greedy(self, session: str | None, client: str) -> bool:
         events = list(self._events())
         of_client = sum(_client(event) == client for event in events)
@@ -96,6 +108,19 @@ def _take_turns(queue: EventQueue) -> None:
         ranked.append((turns[client], event))
         turns[client] += 1
     queue.queue[:] = [event for _, event in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Go through all strings of a JSON value, which may be nested too deeply for recursion."""
+    values = [value]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            values += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            values += value
 
 
 def _client(event: Event) -> str:

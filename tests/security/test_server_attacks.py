@@ -59,6 +59,7 @@ def test_another_site_gets_no_answer_with_credentials(demo):
         b'{"data": ' + b"[" * 700 + b"]" * 700 + b"}", b'{"data": [' + b"[0]," * 600 + b"0]}", b"[" * 799, b"\xff", b"",
         b'{"data": [{"path": "a", "meta": {"_type": "gradio.FileData"}}, 1, "F", "PA", null]}', b'{"data": null}',
         json.dumps({"data": ["a" * 900_000]}).encode(),
+        json.dumps({"data": [None, None, "a" * 900_000, "PA", None]}).encode(),
         json.dumps({"data": [None] * 5, "session_hash": "a" * 9999}).encode(),
     ],
 )  # fmt: skip

@@ -81,6 +81,22 @@ def test_a_session_with_a_name_of_a_megabyte_is_refused(page):
     assert not taken and kind == "error" and "64 characters" in message
 
 
+@pytest.mark.parametrize(
+    ("fn_index", "data"),
+    [
+        (0, ["a"]),
+        (0, ["a", None, 1]),
+        (7, ["a", None]),
+        (0, ["a" * 9999, None]),
+        (0, ["a", {"b": [[{"c" * 9999: 1}]]}]),
+    ],
+)
+def test_calls_of_another_form_do_not_reach_gradio_which_would_log_them(page, fn_index, data):
+    body = PredictBodyInternal(session_hash="a", data=data, fn_index=fn_index)
+    taken, _, kind = asyncio.run(page._queue.push(body, SimpleNamespace(client=("10.0.0.1", 1)), None))
+    assert not taken and kind == "error"
+
+
 def finish(page: gr.Blocks, session: str) -> None:
     """Answer everything that waits, as gradio does when a function has returned."""
     for event in waiting(page).copy():
