@@ -9,7 +9,7 @@ import gradio as gr
 from demo.batch import read_rows
 from demo.reading import UNKNOWN, Reader
 from demo.uploads import Batch, clean_name, read_upload
-from patient_cxrfpn import SEXES, VIEW_POSITIONS
+from patient_cxrfpn import SEXES, VIEW_POSITIONS, Patient
 
 
 def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
@@ -78,9 +78,16 @@ def _given(upload: Any) -> Any:
 
 
 def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
-    """Only what was told, so that the file's header is heard for the rest."""
-    told = {"age": age, "sex": sex, "view_position": view_position}
-    return {key: value for key, value in told.items() if value not in (None, UNKNOWN)}
+    """Return what the caller says of the patient; the file's header is asked for the rest.
+
+    Raises:
+        ValueError: an impossible age. In a file it counts as unknown, but whoever sends one can correct it.
+    """
+    given = {"age": age, "sex": sex, "view_position": view_position}
+    known = {key: value for key, value in given.items() if value not in (None, UNKNOWN)}
+    if notes := Patient(**known).notes:
+        raise ValueError(notes[0])
+    return known
 
 
 def _called(findings: list[dict[str, Any]], is_chest: bool, thresholds: Mapping[str, float]) -> dict[str, Any]:
