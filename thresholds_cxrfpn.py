@@ -40,6 +40,8 @@ class Thresholds:
         self.operating_points: dict[str, dict[str, float]] = content["operating_points"]
         self.default: str = content.get("default") or next(iter(self.operating_points))
         self.fitted_on: dict[str, Any] = content.get("fitted_on") or {}
+        self.default_chosen_by: dict[str, Any] = content.get("default_chosen_by") or {}
+        self.marked: dict[str, dict[str, str]] = content.get("marked") or {}
         self.calibration: dict[str, dict[str, float]] = content.get("calibration") or {}
         if self.default not in self.operating_points:
             raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
@@ -73,7 +75,7 @@ def _check_form(content: Any) -> None:
     """Whether thresholds.json holds mappings where it has to."""
     if not isinstance(content, Mapping) or not content:
         raise ThresholdsError("thresholds.json: is no mapping of findings to thresholds; write it again with score.py")
-    for key in ("operating_points", "fitted_on", "calibration"):
+    for key in ("operating_points", "fitted_on", "calibration", "default_chosen_by", "marked"):
         if not isinstance(content.get(key) or {}, Mapping):
             raise ThresholdsError(f"thresholds.json: {key} is no mapping; write it again with score.py")
     if content.get("operating_points", True) in ({}, None) or not isinstance(content.get("default") or "", str):

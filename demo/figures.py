@@ -82,6 +82,7 @@ class Figures:
         columns = (
             "finding",
             "positives",
+            "their patients",
             "AUROC",
             "95 % interval",
             "AP",
@@ -94,6 +95,7 @@ class Figures:
             (
                 name.replace("_", " "),
                 f"{told['positives']:,}",
+                f"{told['positive_patients']:,}" if "positive_patients" in told else "-",
                 _number(told["auroc"]),
                 _interval(told.get("auroc_ci")),
                 _number(told.get("average_precision")),

@@ -103,7 +103,7 @@ def test_the_card_is_one_that_the_hub_can_read(score, package, tmp_path):
         assert section in card.text
     for finding, figure in figures["findings"].items():
         shown = "-" if figure["auroc"] is None else f"{figure['auroc']:.3f} ("
-        assert f"| {finding} | {figure['positives']} | {shown}" in card.text
+        assert f"| {finding} | {figure['positives']} | {figure['positive_patients']} | {shown}" in card.text
     for picture in (tmp_path / "plots").iterdir():
         assert f"(plots/{picture.name})" in card.text
 
@@ -130,15 +130,31 @@ def test_thresholds_are_fitted_on_validation_and_used_on_test(score, predictions
     assert content["fitted_on"]["split"] == "validation" and content["fitted_on"]["dataset"] == "phantom:300"
     thresholds = ["--thresholds", fitted / "thresholds.json", "--prevalence", "observed"]
     code, out, err = score(*common, *thresholds, "--output-dir", tested)
-    assert code == 0 and "fewer than 20 positives" in out, err
+    assert code == 0 and "fewer than 20 positives" in out and "too few patients" in out, err
     figures = json.loads((tested / "metrics.json").read_text())
     assert figures["fitted_on"]["split"] == "validation" and figures["split"] == "test"
+    assert figures["operating_point"] == content["default"] and figures["marked"] == content["marked"]
+    card = (tested / "README.md").read_text()
+    assert f"The default is `{content['default']}`, chosen by the best macro F1" in card
+    assert "highest 1% of the scores" in card or not content["marked"]
+    rare = [figure for figure in figures["findings"].values() if figure["positive_patients"] < 10]
+    assert rare and all(figure["auroc_ci"] is None for figure in rare)
     assert figures["macro"]["ece_at_prevalence"] > 0 and set(figures["operating_points"]) >= {
         "youden",
         "sensitivity_90",
     }
+    assert content["fitted_on"]["minimum_precision"] == 0.3
     code, _, err = score(*common, "--fit-thresholds", "--output-dir", tmp_path / "no")
     assert code == 2 and "never fitted on the split test" in err and not (tmp_path / "no").exists()
+    other = [
+        "--split",
+        "validation",
+        "--protocol",
+        "patients",
+        "--fit-thresholds",
+    ]  # drawn from NIH's test list as well
+    code, _, err = score(*common, *other, "--output-dir", tmp_path / "no")
+    assert code == 2 and "on the source's own test list" in err and not (tmp_path / "no").exists()
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def findings(figures: Figures) -> str:
     youden, images = figures["operating_points"]["youden"], figures["images"]
     rows = [
         f"| {name.replace('_', ' ')}{' *' if row['few_positives_to_fit'] else ''} | {with_interval(row)} "
-        f"| {youden[name]['true_positives']:,} of {row['positives']:,} "
+        f"| {youden[name]['true_positives']:,} of {row['positives']:,}{_of_patients(row)} "
         f"| {youden[name]['false_positives']:,} of {images - row['positives']:,} |"
         for name, row in figures["findings"].items()
     ]
@@ -104,6 +104,11 @@ def with_interval(figures: Figures, key: str = "auroc") -> str:
     if interval is None:
         return f"{figures[key]:.3f} (too few patients for an interval)"
     return f"{figures[key]:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _of_patients(row: Figures) -> str:
+    """Return the patients that a finding's positives belong to; older metrics.json files lack them."""
+    return f" ({row['positive_patients']:,} patients)" if "positive_patients" in row else ""
 
 
 def _difference(row: Figures) -> str:

@@ -131,11 +131,16 @@ def _data(figures: Mapping[str, Any]) -> str:
         )
     if fitted:
         lines.append(
-            f"Thresholds and calibration were fitted on {fitted['images']:,} images (`{fitted['dataset']}`, "
-            f"split `{fitted['split']}`), and are called by the operating point `{figures['operating_point']}`."
+            f"Thresholds and calibration were fitted on {fitted['images']:,} images{_patients(fitted)} "
+            f"(`{fitted['dataset']}`, split `{fitted['split']}`). Findings are called by the operating point "
+            f"`{figures['operating_point']}`."
         )
     if figures["undefined"]:
         lines.append(f"Undefined for lack of positives or negatives: {', '.join(figures['undefined'])}.")
     if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
         lines.append(f"Thresholds marked * were fitted on fewer than {FEWEST_POSITIVES} positives: {', '.join(few)}.")
     return "\n".join(lines) + "\n"
+
+
+def _patients(fitted: Mapping[str, Any]) -> str:
+    return f" of {fitted['patients']:,} patients" if "patients" in fitted else ""

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
+
 CAPTIONS = {
     "auroc": "AUROC of each finding with its interval, beside what age, view position and sex alone reach",
     "roc": "ROC curves, and the point at which the threshold lies",
@@ -22,6 +24,7 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
         (
             name,
             f"{figure['positives']:,}",
+            f"{figure['positive_patients']:,}",
             _interval(figure, "auroc"),
             _number(patient["findings"].get(name)),
             *(_number(figure[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
@@ -34,14 +37,15 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
         (
             "**mean**",
             "",
+            "",
             _interval(figures, "mean_auroc"),
             _number(patient["mean_auroc"]),
             *(_number(macro[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
             "",
         )
     )
-    header = ("finding", "positives", "AUROC (95 % interval)", "by patient alone", "AP", "F1", "precision", "recall",
-              "specificity", "threshold")  # fmt: skip
+    header = ("finding", "positives", "their patients", "AUROC (95 % interval)", "by patient alone", "AP", "F1",
+              "precision", "recall", "specificity", "threshold")  # fmt: skip
     micro, shuffled = figures["micro"], floors["shuffled_labels"]
     return "\n".join(
         [
@@ -51,9 +55,12 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
             f"accuracy {_number(figures['accuracy'])} · micro precision, recall and F1 {_number(micro['precision'])}, "
             f"{_number(micro['recall'])} and {_number(micro['f1'])} · label-ranking average precision "
             f"{_number(figures['label_ranking_average_precision'])}.\n",
-            "*By patient alone* is gradient boosting on age, view position and sex, without an image: the floor to "
-            f"beat. Against shuffled labels the same scores reach {_number(shuffled['mean_auroc'])} (at most "
-            f"{_number(shuffled['highest_mean_auroc'])} in {shuffled['shuffles']} shuffles).\n",
+            f"Where fewer than {FEWEST_PATIENTS} patients have a finding, or lack it, no interval is given: it would "
+            "be too narrow.\n",
+            "*By patient alone* is gradient boosting on age, view position and sex, without an image: the baseline to "
+            f"beat{_cross_fitted(patient)}. Against shuffled labels the same scores reach "
+            f"{_number(shuffled['mean_auroc'])} (at most {_number(shuffled['highest_mean_auroc'])} in "
+            f"{shuffled['shuffles']} shuffles).\n",
             picture("auroc") if "auroc" in plots else "",
         ]
     )
@@ -74,7 +81,21 @@ def thresholds_section(figures: Mapping[str, Any]) -> str:
         )
         for finding in figures["findings"]
     ]
-    return "## Thresholds\n\nWhat each operating point does to these images:\n\n" + _table(header, rows) + "\n"
+    lines = ["## Thresholds\n", *_chosen(figures), "What each operating point does to these images:\n"]
+    lines += [_table(header, rows), ""]
+    for point, marks in figures["marked"].items():
+        for reason in dict.fromkeys(marks.values()):
+            names = ", ".join(name for name, why in marks.items() if why == reason)
+            lines.append(f"- `{point}`, {names}: {reason}.")
+    return "\n".join(lines) + "\n"
+
+
+def _chosen(figures: Mapping[str, Any]) -> list[str]:
+    """How the default operating point was chosen, where thresholds.json says so."""
+    if not (chosen := figures["default_chosen_by"]):
+        return []
+    means = ", ".join(f"`{point}` {_number(mean)}" for point, mean in chosen["macro_f1"].items())
+    return [f"The default is `{figures['operating_point']}`, chosen by the {chosen['rule']}: {means}.\n"]
 
 
 def calibration_section(figures: Mapping[str, Any]) -> str:
@@ -84,10 +105,12 @@ def calibration_section(figures: Mapping[str, Any]) -> str:
     header = ("finding", *(f"{what}, {kinds[suffix]}" for what in ("ECE", "Brier") for suffix in there))
     keys = [f"{what}{suffix}" for what in ("ece", "brier") for suffix in there]
     rows = [(name, *(_number(figure.get(key)) for key in keys)) for name, figure in figures["findings"].items()]
-    rows.append(("**mean**", *(_number(figures["macro"].get(key)) for key in keys)))
+    count = figures["macro"]["calibrated_findings"]
+    rows.append((f"**mean of {count}**", *(_number(figures["macro"].get(key)) for key in keys)))
     said = (
         "A weighted loss inflates scores; probabilities are scores after Platt scaling on validation, and hold at the "
-        "prevalence of validation. ECE is over 10 bins of equally many images."
+        "prevalence of validation. ECE is over 10 bins of equally many images. Means are over the "
+        "findings that have every figure."
     )
     return f"## Calibration\n\n{said}\n\n{_table(header, rows)}\n"
 
@@ -126,6 +149,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
         (
             name,
             str(told["boxes"]),
+            str(told["patients"]),
             *(
                 cell
                 for key in ("pointing_accuracy", "ap25", "mean_iou")
@@ -139,8 +163,8 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
         for key in ("pointing_accuracy", "ap25", "mean_iou")
         for cell in (_interval(model["mean"], key), _number(floor["mean"][key]))
     )
-    rows.append(("**mean**", str(sum(told["boxes"] for told in model["findings"].values())), *cells))
-    header = ("finding", "boxes", "pointing accuracy", "floor", "AP25", "floor", "mean IoU", "floor")
+    rows.append(("**mean**", str(sum(told["boxes"] for told in model["findings"].values())), "", *cells))
+    header = ("finding", "boxes", "patients", "pointing accuracy", "floor", "AP25", "floor", "mean IoU", "floor")
     levels = [
         (level, _number(model["mean"]["iou"][level]), _number(model["mean"]["iobb"][level]),
          _number(floor["mean"]["iou"][level]), _number(floor["mean"]["iobb"][level]))
@@ -177,6 +201,11 @@ def comparison_section(figures: Mapping[str, Any]) -> str:
     )
 
 
+def _cross_fitted(patient: Mapping[str, Any]) -> str:
+    folds = patient.get("folds")
+    return f" (fitted on these images, in {folds} folds of patients)" if folds else ""
+
+
 def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     header = list(header)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
@@ -190,8 +219,10 @@ def picture(name: str) -> str:
 
 def _interval(figures: Mapping[str, Any], key: str, form: str = ".3f") -> str:
     value, bounds = figures[key], figures[f"{key}_ci"]
-    if value is None or bounds is None:
+    if value is None:
         return "-"
+    if bounds is None:
+        return f"{value:{form}} (no interval)"
     return f"{value:{form}} ({bounds[0]:{form}} to {bounds[1]:{form}})"
 
 

@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
+# With fewer patients who have what a figure is about, its interval is left out. Simulated, intervals of an AUROC that
+# claim 95 % cover 9, 47, 72, 83, 90 and 95 % with 1, 2, 3, 5, 10 and 20 positive patients.
+FEWEST_PATIENTS = 10
 RESAMPLES = 1000
 # Resamples worked on at once: their running sums stay in a core's cache.
 _BLOCK = 8
@@ -100,11 +103,19 @@ class Bootstrap:
         return areas
 
 
-def interval(samples: ArrayLike, level: float = LEVEL) -> tuple[float, float] | None:
-    """The percentile interval of a figure's resamples [R]; None where no resample has the figure.
+def interval(samples: ArrayLike, patients: int | None = None, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the percentile interval of a figure's resamples [R].
 
     Resamples in which the figure is undefined (NaN) are left out.
+
+    Args:
+        patients: how many patients have what the figure is about; None for a mean over findings.
+
+    Returns:
+        None where no resample has the figure, or fewer than FEWEST_PATIENTS patients stand behind it.
     """
+    if patients is not None and patients < FEWEST_PATIENTS:
+        return None
     samples = np.asarray(samples, dtype=float)
     samples = samples[~np.isnan(samples)]
     if not len(samples):

@@ -133,9 +133,9 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         bootstrap: of the cases' patients, in the order of the cases.
 
     Returns:
-        {"findings": {finding: figures}, "mean": figures}; figures are `boxes`, `images`, `pointing_accuracy`,
-        `near_accuracy` and `ap25`, each with `_ci`, and `iou` and `iobb` at each of LEVELS ({"0.1": ...}) with
-        `mean_iou_ci` for their mean.
+        {"findings": {finding: figures}, "mean": figures}; figures are `boxes`, `images`, `patients`, and
+        `pointing_accuracy`, `near_accuracy` and `ap25`, each with `_ci` (None with too few patients), and `iou` and
+        `iobb` at each of LEVELS ({"0.1": ...}) with `mean_iou_ci` for their mean.
     """
     names = [finding for finding in FINDINGS if any(case.finding == finding for case in cases)]
     figures, resampled = {}, {}
@@ -146,9 +146,10 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         resampled[finding] = _figures(mine, bootstrap.of(chosen))
         figures[finding] = {
             "images": len(mine),
+            "patients": (patients := len({case.patient_id for case in mine})),
             "boxes": sum(len(case.boxes) for case in mine),
             **_with_intervals({name: values[0] for name, values in _figures(mine, once.of(chosen)).items()},
-                              resampled[finding]),
+                              resampled[finding], patients),
         }  # fmt: skip
     mean = {
         name: np.nanmean([figures[finding][name] for finding in names])
@@ -178,13 +179,15 @@ def _figures(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, NDArray[n
     }
 
 
-def _with_intervals(figures: dict[str, Any], resampled: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+def _with_intervals(
+    figures: dict[str, Any], resampled: dict[str, NDArray[np.float64]], patients: int | None = None
+) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in figures.items():
         if np.ndim(value):
             told[name] = dict(zip(map(str, LEVELS), map(float, value), strict=True))
         else:
-            told[name], told[f"{name}_ci"] = float(value), interval(resampled[name])
+            told[name], told[f"{name}_ci"] = float(value), interval(resampled[name], patients)
     return told
 
 

@@ -65,7 +65,8 @@ def draw_auroc(figures: Mapping[str, Any]) -> Figure:
     names = [name for name in FINDINGS if figures["findings"][name]["auroc"] is not None]
     names.sort(key=lambda name: figures["findings"][name]["auroc"])
     areas = np.array([figures["findings"][name]["auroc"] for name in names])
-    bounds = np.array([figures["findings"][name]["auroc_ci"] for name in names]).reshape(-1, 2)
+    missing = (np.nan, np.nan)
+    bounds = np.array([figures["findings"][name]["auroc_ci"] or missing for name in names]).reshape(-1, 2)
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
     # An interval's end may lie on the wrong side of the figure itself where a finding is very rare.

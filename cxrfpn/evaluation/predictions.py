@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.sharpness import SIDE_COLUMN
+from cxrfpn.evaluation.intervals import count_patients
 
 ID_COLUMNS = ("image_id", "image", "image index", "image_index", "file", "filename", "path", "id")
 SUFFIX = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|dcm|dicom)$", re.IGNORECASE)
@@ -48,6 +49,13 @@ class Scored:
         if self.elsewhere:
             line += f"; {self.elsewhere} scores are of other splits"
         return line
+
+    def patients_behind(self) -> list[int]:
+        """Return for each finding the patients who have it or those who do not, whichever are fewer."""
+        ids = self.metadata["patient_id"]
+        return [
+            min(pair) for pair in zip(*(count_patients(each, ids) for each in (self.labels, ~self.labels)), strict=True)
+        ]
 
     def of(self, images: NDArray) -> "Scored":
         """Some of the images (a mask or indices)."""

@@ -170,8 +170,10 @@ def save_report(report: Report, folder: Path) -> list[Path]:
 def _figures(
     scored: Scored, thresholds: Thresholds, asked: Asked, metadata: pd.DataFrame, system: str, is_model: bool
 ) -> dict[str, Any]:
-    # The floor of patient data is fitted on whatever the system was not scored on, and never on the test split.
-    train = metadata.iloc[:0] if asked.split == "all" else select_split(metadata, "train", asked.protocol)
+    # The baseline of patient data is fitted on images that the system was not scored on, and never on the test split.
+    train = None if asked.split == "train" else metadata.iloc[:0]
+    if asked.split in ("validation", "test"):
+        train = select_split(metadata, "train", asked.protocol)
     told = {"system": system, "is_model": is_model}
     told |= {"source": portable(asked.source.name), "split": asked.split, "protocol": protocol_name(asked.protocol)}
     return told | score(scored, thresholds, asked.settings, train)
@@ -229,16 +231,18 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
         f"{figures['system']} on {figures['source']}, {figures['split']}: {scored.coverage()}",
         f"mean AUROC {_with_interval(figures, 'mean_auroc')} over {figures['resamples']} resamples of "
         f"{figures['resampled']}; macro F1 {_number(figures['macro']['f1'])}; exact match {figures['exact_match']:.3f}",
-        f"  {'finding':<20}{'AUROC':>7}  {'95 % interval':<16}{'AP':>7}{'F1':>7}{'positives':>11}",
+        f"  {'finding':<20}{'AUROC':>7}  {'95 % interval':<16}{'AP':>7}{'F1':>7}{'positives':>11}{'patients':>10}",
     ]
     for finding, figure in figures["findings"].items():
         if figure["auroc"] is None:
             lines.append(f"  {finding:<20}undefined: {figure['positives']} positives, {figure['negatives']} negatives")
             continue
-        low, high = figure["auroc_ci"]
+        bounds = "too few patients"
+        if figure["auroc_ci"] is not None:
+            bounds = "{:.3f} to {:.3f}".format(*figure["auroc_ci"])
         lines.append(
-            f"  {finding:<20}{figure['auroc']:>7.3f}  {f'{low:.3f} to {high:.3f}':<16}"
-            f"{figure['average_precision']:>7.3f}{figure['f1']:>7.3f}{figure['positives']:>11,}"
+            f"  {finding:<20}{figure['auroc']:>7.3f}  {bounds:<16}{figure['average_precision']:>7.3f}"
+            f"{figure['f1']:>7.3f}{figure['positives']:>11,}{figure['positive_patients']:>10,}"
         )
     if floor := figures["floors"].get("patient_only"):
         lines.append(f"age, view and sex alone: mean AUROC {_number(floor['mean_auroc'])}")
@@ -265,5 +269,7 @@ def _number(value: float | None) -> str:
 def _with_interval(figures: Mapping[str, Any], name: str) -> str:
     if figures[name] is None:
         return "undefined"
+    if figures[f"{name}_ci"] is None:
+        return f"{figures[name]:.3f} (no interval)"
     low, high = figures[f"{name}_ci"]
     return f"{figures[name]:.3f} ({low:.3f} to {high:.3f})"

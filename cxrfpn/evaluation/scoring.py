@@ -16,7 +16,7 @@ from cxrfpn.data.cohort import CohortProtocol
 from cxrfpn.data.schema import SourceError
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
 from cxrfpn.evaluation.floors import measure_floors
-from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
+from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.metrics import measure
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
 from cxrfpn.evaluation.subgroups import measure_subgroups
@@ -60,14 +60,14 @@ def select_split(metadata: pd.DataFrame, split: str, protocol: CohortProtocol) -
     return chosen
 
 
-def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.DataFrame) -> dict[str, Any]:
+def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.DataFrame | None) -> dict[str, Any]:
     """All figures of a scored split, as metrics.json holds them, without localisation.
 
     Args:
         scored: labels and scores of its images.
         thresholds: whose default operating point calls findings, and whose calibration makes probabilities.
         settings: of intervals and prevalence.
-        train: metadata of images that were not scored, to fit the floor of patient data on; may be empty.
+        train: metadata of images that were not scored, to fit the baseline of patient data on; see `measure_floors`.
     """
     with tqdm(total=4, desc="measuring", unit=" steps") as bar:
         at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
@@ -89,6 +89,8 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
             name: describe_thresholds(scored.labels, scored.scores, points)
             for name, points in thresholds.operating_points.items()
         },
+        "default_chosen_by": thresholds.default_chosen_by,
+        "marked": thresholds.marked,
         "fitted_on": thresholds.fitted_on,
         "coverage": {
             "images": len(scored.metadata),
@@ -112,14 +114,14 @@ def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
     if common.empty:
         raise PredictionsError("the two sets of predictions have no image in common")
     one, other = one.of(common["index_one"].to_numpy()), other.of(common["index_other"].to_numpy())
-    bootstrap = settings.bootstrap(one.metadata)
+    bootstrap, patients = settings.bootstrap(one.metadata), one.patients_behind()
     whole = [bootstrap.once().auroc(each.labels, each.scores) for each in (one, other)]
     resampled = [bootstrap.auroc(each.labels, each.scores) for each in (one, other)]
     return {
         "images": len(one.metadata),
         "mean_auroc": _difference(*map(mean_over_findings, whole), *map(mean_over_findings, resampled)),
         "findings": {
-            finding: _difference(*(areas[:, index] for areas in (*whole, *resampled)))
+            finding: _difference(*(areas[:, index] for areas in (*whole, *resampled)), patients=patients[index])
             for index, finding in enumerate(FINDINGS)
         },
     }
@@ -198,16 +200,22 @@ def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap
     """Intervals of every AUROC and their mean, and which thresholds were fitted on too little."""
     areas = bootstrap.auroc(scored.labels, scored.scores)
     figures["mean_auroc_ci"] = interval(mean_over_findings(areas))
-    fitted = thresholds.fitted_on.get("positives", {})
+    fitted, behind = thresholds.fitted_on.get("positives", {}), scored.patients_behind()
+    positive_patients = count_patients(scored.labels, scored.metadata["patient_id"])
     for index, finding in enumerate(FINDINGS):
         figures["findings"][finding] |= {
-            "auroc_ci": interval(areas[:, index]),
+            "positive_patients": positive_patients[index],
+            "auroc_ci": interval(areas[:, index], behind[index]),
             "few_positives_to_fit": fitted.get(finding, FEWEST_POSITIVES) < FEWEST_POSITIVES,
         }
 
 
 def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresholds, settings: Settings) -> None:
-    """Calibration errors of the raw scores, of the probabilities, and of those at another prevalence."""
+    """Add calibration errors of the raw scores, of the probabilities, and of those at another prevalence.
+
+    Their means are over the findings that have them all, so that they can be compared; `macro["calibrated_findings"]`
+    says how many these are.
+    """
     sets: dict[str, NDArray | None] = {"": scored.scores}
     sets["_calibrated"] = probabilities(scored, thresholds, Settings())
     if settings.prevalence is not None:
@@ -222,19 +230,22 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
                 f"ece{suffix}": expected_calibration_error(labels, told),
                 f"brier{suffix}": float(np.mean((told - labels) ** 2)),
             }
-        for name in (f"ece{suffix}", f"brier{suffix}"):
-            known = [figure[name] for figure in figures["findings"].values() if name in figure]
-            if known:
-                figures["macro"][name] = float(np.mean(known))
+    measured = [f"{what}{suffix}" for what in ("ece", "brier") for suffix, values in sets.items() if values is not None]
+    complete = [figure for figure in figures["findings"].values() if all(name in figure for name in measured)]
+    figures["macro"]["calibrated_findings"] = len(complete)
+    for name in measured:
+        figures["macro"][name] = float(np.mean([figure[name] for figure in complete])) if complete else None
 
 
-def _difference(first: NDArray, second: NDArray, firsts: NDArray, seconds: NDArray) -> dict[str, Any]:
+def _difference(
+    first: NDArray, second: NDArray, firsts: NDArray, seconds: NDArray, patients: int | None = None
+) -> dict[str, Any]:
     known = not (np.isnan(first[0]) or np.isnan(second[0]))
     return {
         "first": float(first[0]) if known else None,
         "second": float(second[0]) if known else None,
         "difference": float(first[0] - second[0]) if known else None,
-        "difference_ci": interval(firsts - seconds) if known else None,
+        "difference_ci": interval(firsts - seconds, patients) if known else None,
     }
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
-from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
+from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.metrics import auroc_by_finding
 from cxrfpn.evaluation.predictions import Scored
 
@@ -44,23 +44,25 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
 
     Returns:
         {attribute: {"groups": {group: {images, patients, auroc, auroc_ci, sensitivity, ..., findings: {finding:
-        {positives, auroc, sensitivity, specificity, and each with _ci}}}}, "reference": group, "gaps": {group: {figure:
-        difference, figure_ci: [lo, hi]}}}}. A gap is over the findings that both groups have, paired by patient.
+        {positives, positive_patients, auroc, sensitivity, specificity, and each with _ci}}}}, "reference": group,
+        "gaps": {group: {figure: difference, figure_ci: [lo, hi]}}}}. A gap is over the findings that both groups have,
+        paired by patient. A _ci is None where too few patients stand behind it.
     """
     calls = scored.scores >= np.array([thresholds[finding] for finding in FINDINGS])
     report = {}
     for attribute, masks in groups(scored.metadata).items():
         values = {group: _values(scored, calls, mask) for group, mask in masks.items()}
         samples = {group: _samples(scored, calls, mask, bootstrap) for group, mask in masks.items()}
+        members = {group: scored.metadata["patient_id"][mask] for group, mask in masks.items()}
         sizes = {group: int(mask.sum()) for group, mask in masks.items()}
         reference = max(sizes, key=sizes.__getitem__)
         report[attribute] = {
             "groups": {
                 group: {
                     "images": sizes[group],
-                    "patients": int(scored.metadata["patient_id"][mask].nunique()),
-                    **_told(values[group], samples[group]),
-                    "findings": _by_finding(scored.labels[mask], values[group], samples[group]),
+                    "patients": members[group].nunique(),
+                    **_told(values[group], samples[group], members[group].nunique()),
+                    "findings": _by_finding(scored.labels[mask], members[group], values[group], samples[group]),
                 }
                 for group, mask in masks.items()
             },
@@ -94,21 +96,26 @@ def _samples(
     }
 
 
-def _told(values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict[str, Any]:
+def _told(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patients: int) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name in FIGURES:
         told[name] = _number(mean_over_findings(values[name])[0])
-        told[f"{name}_ci"] = interval(mean_over_findings(samples[name]))
+        told[f"{name}_ci"] = interval(mean_over_findings(samples[name]), patients)
     return told
 
 
-def _by_finding(labels: NDArray[np.bool_], values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict:
+def _by_finding(
+    labels: NDArray[np.bool_], patients: pd.Series, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]
+) -> dict:
     told = {}
-    for index, finding in enumerate(FINDINGS):
-        told[finding] = {"positives": int(labels[:, index].sum())}
+    for index, (finding, ill, well) in enumerate(
+        zip(FINDINGS, count_patients(labels, patients), count_patients(~labels, patients), strict=True)
+    ):
+        told[finding] = {"positives": int(labels[:, index].sum()), "positive_patients": ill}
+        behind = {"auroc": min(ill, well), "sensitivity": ill, "specificity": well}
         for name in FIGURES:
             told[finding][name] = _number(values[name][0, index])
-            told[finding][f"{name}_ci"] = interval(samples[name][:, index])
+            told[finding][f"{name}_ci"] = interval(samples[name][:, index], behind[name])
     return told
 
 

@@ -90,12 +90,13 @@ def test_box_iou_by_hand():
 
 def test_a_summary_by_finding_with_intervals():
     right, wrong = box_mask(BOX, GRID).astype(float), hill(0.9, 0.1, 0.02)
-    cases = [case(right, BOX, score=0.9, patient=str(patient)) for patient in range(6)]
-    cases += [case(wrong, BOX, score=0.2, patient=str(patient)) for patient in range(6, 8)]
-    cases += [case(wrong, BOX, patient="9", finding="Effusion")]
+    cases = [case(right, BOX, score=0.9, patient=str(patient)) for patient in range(9)]
+    cases += [case(wrong, BOX, score=0.2, patient=str(patient)) for patient in range(9, 12)]
+    cases += [case(wrong, BOX, patient="30", finding="Effusion")]
     told = summarise(cases, Bootstrap.draw([case.patient_id for case in cases], 200))
     mass = told["findings"]["Mass"]
-    assert list(told["findings"]) == ["Effusion", "Mass"] and mass["boxes"] == mass["images"] == 8
+    assert list(told["findings"]) == ["Effusion", "Mass"] and mass["boxes"] == mass["images"] == 12
+    assert mass["patients"] == 12 and told["findings"]["Effusion"]["pointing_accuracy_ci"] is None  # of one patient
     assert mass["pointing_accuracy"] == 0.75 and mass["ap25"] == 0.75 and mass["iou"]["0.5"] == pytest.approx(0.75)
     assert mass["pointing_accuracy_ci"][0] < 0.75 < mass["pointing_accuracy_ci"][1] <= 1
     assert told["mean"]["pointing_accuracy"] == 0.375 and told["mean"]["iobb"]["0.1"] == pytest.approx(0.375)

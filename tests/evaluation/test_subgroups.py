@@ -81,6 +81,32 @@ def test_the_floor_finds_what_the_patient_gives_away_and_no_more(make_metadata):
     assert floors["fitted_on"] == len(train)
 
 
+def test_on_the_train_split_the_floor_is_fitted_on_other_patients_than_it_scores(make_metadata):
+    """Findings that are drawn by lot for each patient: a fit on the same patients would know many of them by heart."""
+    metadata, random = make_metadata(1500), np.random.default_rng(0)
+    patients = metadata["patient_id"].unique()
+    drawn = dict(zip(patients, random.random(len(patients)) < 0.3, strict=True))
+    metadata["age"] = metadata["patient_id"].map(dict(zip(patients, random.uniform(1, 95, len(patients)), strict=True)))
+    metadata["findings"] = [("Mass",) if drawn[patient] else () for patient in metadata["patient_id"]]
+    labels = label_matrix(metadata)
+    by_heart = measure_floors(labels, labels * 1.0, metadata, metadata)["patient_only"]
+    honest = measure_floors(labels, labels * 1.0, None, metadata)["patient_only"]
+    assert by_heart["findings"]["Mass"] > 0.65 and 0.4 < honest["findings"]["Mass"] < 0.6
+    assert honest["folds"] == 5 and honest["fitted_on"] == 1500
+
+
+def test_in_a_group_a_figure_of_few_patients_has_no_interval(make_scored):
+    scored = make_scored(500)
+    old = (scored.metadata["age"] >= 65).to_numpy()
+    scored.labels[old, FINDINGS.index("Hernia")] = False
+    scored.labels[np.flatnonzero(old)[:2], FINDINGS.index("Hernia")] = True
+    told = measure_subgroups(scored, HALF, Bootstrap.draw(scored.metadata["patient_id"], 50))["age"]
+    hernia = told["groups"]["65 and over"]["findings"]["Hernia"]
+    assert (hernia["positives"], hernia["positive_patients"]) in ((2, 1), (2, 2))
+    assert hernia["auroc"] is not None and hernia["auroc_ci"] is None and hernia["sensitivity_ci"] is None
+    assert hernia["specificity_ci"] is not None
+
+
 def test_the_floor_of_pixels_finds_what_is_white_or_old(make_metadata):
     """A stripe is there with Mass, in noise; Fibrosis follows age, which pixels say nothing of."""
     metadata, random = make_metadata(2000), np.random.default_rng(0)
