@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import pandas as pd
 from tqdm import tqdm
@@ -17,13 +18,15 @@ from tqdm import tqdm
 from cxrfpn.data.schema import Box, Row, SourceError
 from cxrfpn.data.sources.boxes import read_boxes
 from cxrfpn.data.sources.columns import checked, image_id_of, make_row, read_csv, spelled, tabulate
-from cxrfpn.data.sources.files import in_runs, read_file
+from cxrfpn.data.sources.files import files_in, in_runs, read_file
 
 TABLE = "Data_Entry*.csv*"
 LISTS = {"train": "train_val_list*.txt*", "test": "test_list*.txt*"}
 BOX_LIST = "BBox_List*.csv*"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+# Of an image in an archive, inflated; the NIH's are below 4 MB.
+MAX_MEMBER_BYTES = 256 * 2**20
 
 
 class NihSource:
@@ -50,7 +53,7 @@ class NihSource:
         records = {record.image_id: record for record in table.itertuples(index=False)}
         archive = self.folder / part
         if _is_archive(part):
-            files = ((path, image, None) for path, image in _read_members(archive, ids))
+            files = _read_members(archive, ids)
         else:
             files = ((path, *read_file(Path(path))) for path in ids)
         for path, image, error in files:
@@ -107,7 +110,7 @@ class NihSource:
         """Every file of the folder, in any depth."""
         if not self.folder.is_dir():
             raise SourceError(f"{self.folder}: no such folder")
-        return sorted(Path(where, file) for where, _, files in os.walk(self.folder, followlinks=True) for file in files)
+        return sorted(files_in(self.folder))
 
     @cached_property
     def _places(self) -> dict[str, dict[str, str]]:
@@ -168,20 +171,34 @@ def _members(archive: Path) -> dict[str, str]:
     return {image_id_of(PurePosixPath(name).name): name for name in names if name.lower().endswith(IMAGE_SUFFIXES)}
 
 
-def _read_members(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
-    """Path and content of the wanted members, in the archive's order."""
+def _read_members(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, bytes, str | None]]:
+    """Path and content of the wanted members, in the archive's order; or, of one that is too large, the reason."""
     with _one_line_errors(archive):
         if archive.suffix.lower() == ".zip":
             with zipfile.ZipFile(archive) as file:
-                for name in file.namelist():
-                    if name in wanted:
-                        yield name, file.read(name)
+                for entry in file.infolist():
+                    if entry.filename in wanted:
+                        yield entry.filename, *_read_entry(file, entry)
             return
         with tarfile.open(archive, "r|*") as file:
             for member in file:
                 if member.name in wanted:
-                    yield member.name, file.extractfile(member).read()
+                    yield member.name, *_read_member(file.extractfile(member))
                 file.members = []  # it would keep all of them
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[bytes, str | None]:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile inflates others without a limit
+        return b"", "its compression is not read; unpack the archive"
+    with archive.open(entry) as file:
+        return _read_member(file)
+
+
+def _read_member(file: IO[bytes]) -> tuple[bytes, str | None]:
+    content = file.read(MAX_MEMBER_BYTES + 1)  # what an archive says of sizes may be wrong
+    if len(content) > MAX_MEMBER_BYTES:
+        return b"", f"the archive's member is larger than {MAX_MEMBER_BYTES >> 20} MB"
+    return content, None
 
 
 @contextmanager
