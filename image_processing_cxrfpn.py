@@ -14,9 +14,11 @@ from transformers.processing_utils import ImagesKwargs
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .configuration_cxrfpn import IMAGE_MEAN, IMAGE_STD
+    from .pixels_cxrfpn import MAX_PIXELS
     from .radiograph_cxrfpn import PIXELS_KEPT, Radiograph, read_radiograph, resize_to_square
 except ImportError:
     from configuration_cxrfpn import IMAGE_MEAN, IMAGE_STD
+    from pixels_cxrfpn import MAX_PIXELS
     from radiograph_cxrfpn import PIXELS_KEPT, Radiograph, read_radiograph, resize_to_square
 
 
@@ -60,6 +62,7 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         crop_fraction: float | None = None,
         prepared_size: int | None = None,
         do_resize: bool | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Radiograph:
         """Read a radiograph with as many pixels as this processor needs; a `Radiograph` is given back as it is.
 
@@ -68,15 +71,16 @@ class CxrFpnImageProcessor(TorchvisionBackend):
                 that is not decoded.
             name: what errors call it.
             size, crop_fraction, prepared_size, do_resize: as of the processor, unless given.
+            max_pixels: as for `read_radiograph`.
         """
         if isinstance(image, Mapping) and image.keys() <= {"bytes", "path"}:
             name = name or image.get("path")
             image = image.get("path") if image.get("bytes") is None else image["bytes"]
         if not (self.do_resize if do_resize is None else do_resize):
-            return read_radiograph(image, name)
+            return read_radiograph(image, name, max_pixels=max_pixels)
         size, prepared_size = size or self.size, prepared_size or self.prepared_size
         needed = prepared_size or round(max(size.height, size.width) / (crop_fraction or self.crop_fraction))
-        return read_radiograph(image, name, PIXELS_KEPT * needed)
+        return read_radiograph(image, name, PIXELS_KEPT * needed, max_pixels)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """One image, a list of them, or an array or tensor with a batch dimension -> a list."""

@@ -85,7 +85,7 @@ def _square_sums(values: np.ndarray, factor: int) -> np.ndarray:
     return sums
 
 
-def grey_of_array(array: np.ndarray, name: str) -> np.ndarray:
+def grey_of_array(array: np.ndarray, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An array [H,W], [H,W,C] or [C,H,W] with 1, 3 or 4 channels, of any numeric type -> [H,W] uint8.
 
     Raises:
@@ -104,15 +104,15 @@ def grey_of_array(array: np.ndarray, name: str) -> np.ndarray:
         raise RadiographError(
             f"{name}: an array of shape {list(array.shape)} is no image; give [H,W], [H,W,3] or [3,H,W]"
         )
-    check_size(array.shape[1], array.shape[0], name)
+    check_size(array.shape[1], array.shape[0], name, max_pixels)
     return stretch_to_8_bits(array.astype(np.uint8) if array.dtype == bool else array, name)
 
 
-def check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Raise a RadiographError for an image that would take more memory, or time, than any radiograph."""
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    if max(width, height) > MAX_SIDE or width * height > max_pixels:
         raise RadiographError(
-            f"{name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million, or a side is longer than "
+            f"{name}: {width} x {height} pixels are more than {max_pixels / 10**6:g} million, or a side is longer than "
             f"{MAX_SIDE}; shrink it"
         )
 

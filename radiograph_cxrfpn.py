@@ -5,7 +5,7 @@ import math
 import os
 import stat
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,42 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .decoding_cxrfpn import OUT_OF_MEMORY, decode_apart, serve
     from .dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
     from .patient_cxrfpn import Patient
-    from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line, printable, stretch_to_8_bits
+    from .pixels_cxrfpn import (
+        MAX_PIXELS,
+        RadiographError,
+        check_size,
+        grey_of_array,
+        in_one_line,
+        printable,
+        stretch_to_8_bits,
+    )
+    from .structure_cxrfpn import JPEG, PNG, bounded
     from .tiff_cxrfpn import is_white_zero, true_range, with_black_zero
 except ImportError:
+    from decoding_cxrfpn import OUT_OF_MEMORY, decode_apart, serve
     from dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
     from patient_cxrfpn import Patient
-    from pixels_cxrfpn import RadiographError, check_size, grey_of_array, in_one_line, printable, stretch_to_8_bits
+    from pixels_cxrfpn import (
+        MAX_PIXELS,
+        RadiographError,
+        check_size,
+        grey_of_array,
+        in_one_line,
+        printable,
+        stretch_to_8_bits,
+    )
+    from structure_cxrfpn import JPEG, PNG, bounded
     from tiff_cxrfpn import is_white_zero, true_range, with_black_zero
 
 # Pillow's other readers start programs (PostScript), or are seldom looked at.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000")
 KINDS = "PNG, JPEG, JPEG 2000, WebP, TIFF, BMP, NumPy or DICOM"
 GZIP, NUMPY = b"\x1f\x8b", b"\x93NUMPY"
+# What is decoded in this process: the decoders of these are fast, and raise where a file is broken.
+DECODED_HERE = (PNG, JPEG, NUMPY)
 # Of 256. Colours of 16 bits are read by their upper 8, in which a picture of 12 bits has at most 16 levels.
 FEW_LEVELS = 64
 WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
@@ -60,7 +82,9 @@ class Radiograph:
         return Patient(self.age, self.sex, self.view_position)
 
 
-def read_radiograph(source: Any, name: str | None = None, least_side: int | None = None) -> Radiograph:
+def read_radiograph(
+    source: Any, name: str | None = None, least_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Radiograph:
     """Read a radiograph of any kind as 8-bit grey, stretched over the range that its pixels really take.
 
     Stretching makes a file of 8 bits, its twin of 12 or 16 bits and a float array of 0..1 the same radiograph. A file
@@ -72,42 +96,64 @@ def read_radiograph(source: Any, name: str | None = None, least_side: int | None
             JPEG, JPEG 2000, WebP, TIFF and BMP in any mode; .npy; DICOM with pydicom installed; each also in gzip.
         name: what errors call it; by default the path.
         least_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale as long as both sides keep this many pixels.
+        max_pixels: of a file; it also limits the time and the memory that decoding may take.
 
     Raises:
-        RadiographError: not an image, empty, truncated, over 100 megapixels or 1 GB, of one value only, several
+        RadiographError: not an image, empty, truncated, over `max_pixels` or 1 GB, of one value only, several
             frames, a DICOM without pixels.
     """
     if isinstance(source, Radiograph):
         return source
     if isinstance(source, Image.Image):
-        return Radiograph(_from_pil(source, name or "image", least_side))
+        return Radiograph(_from_pil(source, name or "image", least_side, max_pixels))
     if hasattr(source, "cpu"):  # a tensor; importing torch to ask would slow the start of those who have none
         source = _array_of(source, name or "tensor")
     if isinstance(source, np.ndarray):
-        return Radiograph(grey_of_array(source, name or "array"))
+        return Radiograph(grey_of_array(source, name or "array", max_pixels))
     name, data = _read_bytes(source, name)
     if not data:
         raise RadiographError(f"{name}: the file is empty")
-    return _decode(data, name, least_side)
+    if data.startswith(DECODED_HERE) and not is_dicom(data, name):
+        try:
+            return _decode(data, name, least_side, max_pixels)
+        except MemoryError:
+            raise RadiographError(f"{name}: {OUT_OF_MEMORY}") from None
+    pixels, others = decode_apart(data, name, least_side, max_pixels)
+    return Radiograph(pixels, **others)
 
 
-def _decode(data: bytes, name: str, least_side: int | None) -> Radiograph:
+def decode_fields(data: bytes, name: str, least_side: int | None, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Decode a file in this process, whatever becomes of it; the worker's half of `read_radiograph`.
+
+    Returns:
+        pixels [H,W] uint8, and the other fields of the `Radiograph`.
+
+    Raises:
+        RadiographError: as `read_radiograph`.
+    """
+    radiograph = _decode(data, name, least_side, max_pixels)
+    return radiograph.pixels, {
+        field.name: getattr(radiograph, field.name) for field in fields(radiograph) if field.name != "pixels"
+    }
+
+
+def _decode(data: bytes, name: str, least_side: int | None, max_pixels: int) -> Radiograph:
     if data.startswith(GZIP):
         data, name = _inflated(data, name), name[:-3] if name.lower().endswith(".gz") else name
     if is_dicom(data, name):
-        pixels, header = read_dicom(data, name)
+        pixels, header = read_dicom(data, name, max_pixels)
         return Radiograph(pixels, **header)
     if data.startswith(NUMPY):
-        return Radiograph(grey_of_array(_numpy_array(data, name), name))
-    data, is_inverted = with_black_zero(data)
+        return Radiograph(grey_of_array(_numpy_array(data, name), name, max_pixels))
+    data, is_inverted = with_black_zero(bounded(data, name, max_pixels))
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            pixels = _from_pil(image, name, least_side)
+            pixels = _from_pil(image, name, least_side, max_pixels)
             return Radiograph(255 - pixels if is_inverted else pixels)
     except UnidentifiedImageError:
         kind = "a TIFF of a kind" if data[:4] in (b"II*\0", b"MM\0*") else "not an image"
         raise RadiographError(f"{name}: {kind} that can be read ({KINDS})") from None
-    except RadiographError:
+    except (RadiographError, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers and decoders raise many kinds (OSError, SyntaxError, struct.error)
         raise RadiographError(f"{name}: damaged or truncated ({in_one_line(error)})") from None
@@ -155,8 +201,8 @@ def _check_file(status: os.stat_result, name: str) -> None:
         raise RadiographError(f"{name}: is larger than {MAX_BYTES >> 30} GB; save it compressed, or shrink it")
 
 
-def _from_pil(image: Image.Image, name: str, least_side: int | None) -> np.ndarray:
-    check_size(*image.size, name)
+def _from_pil(image: Image.Image, name: str, least_side: int | None, max_pixels: int) -> np.ndarray:
+    check_size(*image.size, name, max_pixels)
     # How many there are, a TIFF tells only after minutes if it is made to.
     if getattr(image, "is_animated", False):
         raise RadiographError(f"{name}: has several frames; give one radiograph a file")
@@ -172,7 +218,7 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None) -> np.ndarr
             raise RadiographError(f"{name}: would lose its grey levels, since it has colours; save it as 16-bit grey")
         pixels = stretch_to_8_bits(values, name)
         return 255 - pixels if is_white_zero(image) else pixels
-    except RadiographError:
+    except (RadiographError, MemoryError):
         raise
     except Exception as error:
         raise RadiographError(f"{name}: damaged or truncated ({in_one_line(error)})") from None
@@ -229,3 +275,7 @@ def _array_of(tensor: Any, name: str) -> np.ndarray:
         return tensor.detach().cpu().float().numpy()
     except (RuntimeError, TypeError) as error:  # sparse, quantised, or without any data
         raise RadiographError(f"{name}: cannot be made an array ({in_one_line(error)})") from None
+
+
+if __name__ == "__main__":  # the worker of decoding_cxrfpn.py
+    serve(decode_fields)

@@ -2,15 +2,19 @@
 
 import io
 import struct
+import tempfile
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
+import gdcm
+import jpeg_ls
 import numpy as np
 from PIL import Image
-from pydicom import Dataset, Sequence, config
+from pydicom import Dataset, Sequence, config, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -18,11 +22,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
-ENCAPSULATED = (JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless)
+ENCAPSULATED = (JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless)
 DIGITAL_RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
@@ -82,7 +87,8 @@ def sound_dicoms(drawing: np.ndarray) -> dict[str, bytes]:
         "windows": make_dicom(deep, WindowCenter=[2000, 1000], WindowWidth=[3000, 500]),
         "table": make_dicom(drawing, 8, VOILUTSequence=_table([256, 0, 16], range(0, 65536, 256))),
         "strange_patient": make_dicom(drawing, 8, PatientAge="99", PatientSex="?", ViewPosition="LATERAL"),
-        "jpeg": _encapsulated(drawing, JPEGBaseline8Bit, _jpeg(drawing)),
+        "jpeg": encapsulated(drawing, JPEGBaseline8Bit, _jpeg(drawing)),
+        "lossless_jpeg": encapsulated(deep, JPEGLosslessSV1, lossless_jpeg(deep), bits=12),
     }
     for name, syntax in (("rle", RLELossless), ("jpeg_2000", JPEG2000Lossless), ("jpeg_ls", JPEGLSLossless)):
         sound[name] = make_dicom(deep)
@@ -166,13 +172,17 @@ def _broken_bytes(drawing: np.ndarray, deep: np.ndarray) -> dict[str, tuple[byte
         "jpeg_ls_of_text": (JPEGLSLossless, b"Dear colleague", False),
         "rle_of_text": (RLELossless, b"Dear colleague" * 9, False),
         "jpeg_of_nothing": (JPEGBaseline8Bit, bytes(2), False),
+        "jpeg_2000_in_colour": (JPEG2000Lossless, _jpeg_2000(np.dstack([drawing] * 3)), False),
+        "jpeg_ls_of_120_components": (JPEGLSLossless, _jpeg_ls_of(drawing, 120), False),
     }
-    encapsulated = {
-        name: (stored(_encapsulated(drawing, syntax, frame)), good) for name, (syntax, frame, good) in frames.items()
+    coded = {
+        name: (stored(encapsulated(drawing, syntax, frame)), good) for name, (syntax, frame, good) in frames.items()
     }
+    no_tables = lossless_jpeg(deep).replace(b"\xff\xc4", b"\x99\x2c")  # GDCM ends the process on it
     endless = b"\xff\xff\xff\xff"
-    return encapsulated | {
+    return coded | {
         "mark_only": (bytes(128) + b"DICM", False),
+        "lossless_jpeg_without_tables": (stored(encapsulated(deep, JPEGLosslessSV1, no_tables, bits=12)), False),
         "pixels_without_end": (header + b"\xe0\x7f\x10\x00OW\0\0\xff\xff\xff\xff", False),
         "pixels_of_4_gigabytes": (header + b"\xe0\x7f\x10\x00OW\0\0\xf0\xff\xff\xff" + bytes(64), False),
         "sequence_without_end": (header + b"\x28\x00\x10\x30SQ\0\0\xff\xff\xff\xff", False),
@@ -192,8 +202,9 @@ def deflated_zeros(count: int) -> bytes:
     return count // block * repeated + deflate.compress(bytes(count % block)) + deflate.flush()
 
 
-def _encapsulated(drawing: np.ndarray, syntax: str, frame: bytes) -> Dataset:
-    dataset = make_dicom(drawing, 8, syntax, PixelData=encapsulate([frame]))
+def encapsulated(pixels: np.ndarray, syntax: str, frame: bytes, bits: int = 8, **tags: Any) -> Dataset:
+    """A radiograph whose header describes the pixels, and whose compressed frame may be any."""
+    dataset = make_dicom(pixels, bits, syntax, PixelData=encapsulate([frame]), **tags)
     dataset["PixelData"].is_undefined_length = True
     return dataset
 
@@ -202,6 +213,38 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+def _jpeg_2000(pixels: np.ndarray) -> bytes:
+    """A bare codestream."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG2000", no_jp2=True)
+    return file.getvalue()
+
+
+def _jpeg_ls_of(pixels: np.ndarray, components: int) -> bytes:
+    """A JPEG-LS frame that claims so many components."""
+    frame = bytearray(jpeg_ls.encode(pixels).tobytes())
+    frame[frame.index(b"\xff\xf7") + 9] = components
+    return bytes(frame)
+
+
+def lossless_jpeg(pixels: np.ndarray) -> bytes:
+    """The frame of 12-bit pixels as lossless JPEG, which GDCM alone writes and reads; it takes and makes files only."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image.dcm")
+        path.write_bytes(stored(make_dicom(pixels)))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(path))
+        assert writer.Write()
+        return next(generate_frames(dcmread(path).PixelData, number_of_frames=1))
 
 
 def _table(descriptor: list[int], levels: Any) -> Sequence:
