@@ -38,7 +38,11 @@ class ChestXrayFindingsPipeline(Pipeline):
     has `label`; `score` (the sigmoid, which thresholds apply to; no probability); `probability` (calibrated, or None);
     `threshold`; `positive`; and with `maps=True` `map`, an array [h,w] of 0..1 that shows where the finding was seen.
 
-    Call parameters: `operating_point` (a name in thresholds.json), `maps`, and transformers' `batch_size`.
+    A mapping may be a row of a data set or of a pandas table: its other columns are not read, and the first of them is
+    warned about. An image may also be `{"bytes": ..., "path": ...}`, as `datasets` gives one that is not decoded.
+
+    Call parameters: `operating_point` (a name in thresholds.json), `maps`, `embedding=True` (the answer's attribute
+    `embedding` then holds the pooled features, [levels * pyramid_channels]), and transformers' `batch_size`.
     """
 
     _load_processor = False
@@ -53,22 +57,27 @@ class ChestXrayFindingsPipeline(Pipeline):
         self._try_out()
 
     def _sanitize_parameters(
-        self, operating_point: str | None = None, maps: bool | None = None, **unknown: Any
+        self,
+        operating_point: str | None = None,
+        maps: bool | None = None,
+        embedding: bool | None = None,
+        **unknown: Any,
     ) -> tuple[dict, dict, dict]:
         if unknown:
-            raise TypeError(f"the pipeline takes no parameter {', '.join(unknown)}; it takes operating_point and maps")
-        forward = {} if maps is None else {"maps": maps}
+            raise TypeError(
+                f"the pipeline takes no parameter {', '.join(unknown)}; it takes operating_point, maps and embedding"
+            )
+        asked = {"maps": maps, "embedding": embedding}
+        forward = {name: value for name, value in asked.items() if value is not None}
         return {}, forward, {} if operating_point is None else {"operating_point": operating_point}
 
     def preprocess(self, inputs: Any) -> dict[str, Any]:
         """A radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W], patient [1,3] and notes."""
-        known = dict(inputs) if isinstance(inputs, Mapping) else {"image": inputs}
+        known = _fields(inputs)
         if "image" not in known:
             raise ValueError(f"an input needs the key 'image'; it has {', '.join(map(str, known)) or 'none'}")
-        if unknown := set(known) - {"image", *PATIENT_KEYS}:
-            raise ValueError(
-                f"an input takes no key {', '.join(map(str, unknown))}; it takes image, {', '.join(PATIENT_KEYS)}"
-            )
+        if others := sorted(str(key) for key in set(known) - {"image", *PATIENT_KEYS}):
+            logger.warning_once(f"not read of an input: {', '.join(others)}; read are image, {', '.join(PATIENT_KEYS)}")
         radiograph = self.image_processor.read(known["image"])
         patient = Patient(**{key: known.get(key) for key in PATIENT_KEYS}).or_else(radiograph.patient)
         return {
@@ -77,14 +86,21 @@ class ChestXrayFindingsPipeline(Pipeline):
             "notes": unique((*radiograph.notes, *patient.notes)),
         }
 
-    def _forward(self, model_inputs: dict[str, Any], maps: bool = False) -> dict[str, Any]:
-        notes = {"notes": model_inputs.get("notes", ())}
+    def _forward(self, model_inputs: dict[str, Any], maps: bool = False, embedding: bool = False) -> dict[str, Any]:
+        answer = {"notes": model_inputs.get("notes", ())}
         pixel_values = model_inputs["pixel_values"].to(self.model.dtype).contiguous(memory_format=torch.channels_last)
         with _fastest_precision(pixel_values.device, self.model.dtype):
-            if not maps:
-                return {"logits": self.model(pixel_values, model_inputs["patient"]).logits.float(), **notes}
-            logits, finding_maps = self.model.forward_with_maps(pixel_values, model_inputs["patient"])
-            return {"logits": logits.float(), "maps": finding_maps.float(), **notes}
+            if embedding or not maps:
+                output = self.model(pixel_values, model_inputs["patient"])
+                answer["logits"] = output.logits.float()
+            if maps:
+                logits, finding_maps = self.model.forward_with_maps(pixel_values, model_inputs["patient"])
+                answer |= {"logits": logits.float(), "maps": finding_maps.float()}
+        if embedding:
+            if output.pooler_output is None:
+                raise ValueError("an ONNX file gives no embedding; use the package itself")
+            answer["embedding"] = output.pooler_output.float()
+        return answer
 
     def postprocess(self, model_outputs: dict[str, Any], operating_point: str | None = None) -> Answer:
         """Logits [1,F] and notes of one radiograph -> its findings, the highest score first."""
@@ -105,7 +121,10 @@ class ChestXrayFindingsPipeline(Pipeline):
                 finding["map"] = model_outputs["maps"][0, index].numpy()
             findings.append(finding)
         findings.sort(key=lambda finding: finding["score"], reverse=True)
-        return Answer(findings, model_outputs.get("notes", ()))
+        embedding = model_outputs.get("embedding")
+        return Answer(
+            findings, model_outputs.get("notes", ()), None if embedding is None else embedding[0].cpu().numpy()
+        )
 
     def weights_digest(self) -> str | None:
         """Return what the weights in memory are known by; see `weights_digest` of package_cxrfpn."""
@@ -167,6 +186,17 @@ class ChestXrayFindingsPipeline(Pipeline):
                 "the package gives scores that are no numbers: model.safetensors or preprocessor_config.json is "
                 "damaged; copy the whole package again"
             )
+
+
+def _fields(inputs: Any) -> dict[str, Any]:
+    """Name what an input says: a mapping, or a row of pandas, as it is, and anything else as an image."""
+    if hasattr(inputs, "_asdict"):  # a row of itertuples
+        inputs = {key: value for key, value in inputs._asdict().items() if key != "Index"}
+    elif hasattr(inputs, "iloc") and hasattr(inputs, "to_dict"):  # a row of iterrows
+        inputs = inputs.to_dict()
+    if isinstance(inputs, Mapping) and not inputs.keys() <= {"bytes", "path"}:
+        return dict(inputs)
+    return {"image": inputs}
 
 
 def cpu_multiplies_bf16() -> bool:

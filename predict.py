@@ -36,7 +36,7 @@ def main() -> int:
         )
         watched = _watch(predictions, len(inputs), errors)
         drawn = watched if arguments.maps is None else save_maps(watched, pipe, arguments.maps)
-        write_predictions(drawn, arguments.format, arguments.output)
+        write_predictions(drawn, arguments.format, arguments.output, pipe.model.findings)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         sys.stdout = None
         return 0
@@ -78,6 +78,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--format", choices=list(FORMS), help="the form of the answer (table)")
     parser.add_argument("--output", type=Path, help="a file to write (standard output)")
     parser.add_argument("--maps", type=Path, help="a folder for pictures of where each positive finding was seen")
+    parser.add_argument(
+        "--embeddings", action="store_true", help="with --source: write the network's pooled features, a list column"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
     arguments = parser.parse_args()
     if (arguments.source is None) == (not arguments.paths):
@@ -90,6 +93,8 @@ def _parse() -> argparse.Namespace:
         foreign = ("age", "sex", "view_position", "patients", "maps", "format")
         if given := [name for name in foreign if getattr(arguments, name) is not None]:
             parser.error(f"--source knows the patients and writes parquet: leave --{given[0].replace('_', '-')} out")
+    if arguments.embeddings and arguments.source is None:
+        parser.error("--embeddings goes with --source; in Python, pipe(..., embedding=True) gives them")
     if arguments.trust_remote_code and (arguments.source is not None or arguments.backend != "torch"):
         parser.error("--trust-remote-code goes with PATHs and torch")
     if arguments.backend == "torch" and Path(arguments.model).suffix == ".onnx":
@@ -112,6 +117,7 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
             arguments.output,
             batch_size=arguments.batch_size,
             operating_point=arguments.operating_point,
+            embeddings=arguments.embeddings,
         )
     except ModuleNotFoundError as error:
         raise InputError(f"--source needs {error.name}: pip install 'cxr-densenet-fpn[train]'") from None

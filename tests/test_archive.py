@@ -14,6 +14,7 @@ from itertools import repeat
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -116,6 +117,16 @@ def test_the_folder_says_what_of_and_with_what(unbroken, source, package):
     assert manifest["source"] == source and manifest["parts"] == [f"{index:02}.parquet" for index in range(4)]
     assert manifest["weights_digest"] == weights_digest(load_file(package / "model.safetensors"))
     assert manifest["operating_point"] == "dynamic_adjustment" and set(manifest["thresholds"]) == set(FINDINGS)
+
+
+def test_embeddings_are_a_list_column(script, unbroken, source, package, tmp_path):
+    code, err = script("--source", source, "--output", tmp_path / "out", "--embeddings")
+    assert code == 0, err
+    table = pq.read_table(tmp_path / "out" / "parts")
+    assert table.drop_columns("embedding").equals(pq.read_table(unbroken / "parts"))
+    lengths = {None if row is None else len(row) for row in table["embedding"].to_pylist()}
+    assert lengths == {24, None}
+    assert script("--source", source, "--output", unbroken, "--embeddings")[0] == 2  # begun without them
 
 
 def test_two_processes_write_what_one_writes(unbroken, source, package, tmp_path):
@@ -245,7 +256,6 @@ from pathlib import Path
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.parts import predict_parts
 from loading_cxrfpn import load_pipeline
-from package_cxrfpn import weights_digest
 pipe = load_pipeline(sys.argv[1])
 for name in sys.argv[2:]:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was before

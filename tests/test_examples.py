@@ -1,5 +1,6 @@
 """The examples do what their first lines say, on phantoms and the tiny network."""
 
+import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -48,3 +49,10 @@ def test_finetune_with_trainer(example, ward, package, drawing, tmp_path):
     pipe = load_pipeline(str(tmp_path / "out"))
     assert sorted(finding["label"] for finding in pipe(drawing)) == ["Corner", "TB"]
     assert pipe.model.config.findings == ("TB", "Corner")
+
+
+def test_linear_probe(example, ward, package, capsys):
+    example("linear_probe.py", ward.parent, ward, "--finding", "Corner", "--model", package, "--folds", 3)
+    found = re.search(r"Corner: AUROC (\S+) \((\S+) to (\S+)\) on 10 radiographs", capsys.readouterr().out)
+    auroc, low, high = map(float, found.groups())
+    assert low <= auroc <= high and auroc > 0.8

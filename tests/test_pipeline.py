@@ -5,12 +5,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
+from datasets import Dataset, Features
+from datasets import Image as DatasetImage
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from configuration_cxrfpn import FINDINGS
 from loading_cxrfpn import load_pipeline
@@ -96,8 +100,6 @@ def test_maps_come_with_the_findings_they_belong_to(package, pipe, drawing):
 
 
 def test_wrong_inputs_are_named(pipe, drawing, tmp_path):
-    with pytest.raises(ValueError, match="takes no key weight"):
-        pipe({"image": drawing, "weight": 80})
     with pytest.raises(ValueError, match="needs the key 'image'"):
         pipe({"age": 80})
     with pytest.raises(ValueError, match="age .old. is not a number"):
@@ -106,6 +108,40 @@ def test_wrong_inputs_are_named(pipe, drawing, tmp_path):
         pipe(str(tmp_path / "gone.png"))
     with pytest.raises(TypeError, match="takes no parameter threshold"):
         pipe(drawing, threshold=0.5)
+
+
+def test_inputs_as_the_ecosystem_gives_them(pipe, drawing, tmp_path, caplog):
+    path = tmp_path / "film.png"
+    Image.fromarray(drawing).save(path)
+    stored = {"bytes": path.read_bytes(), "path": None}
+    expected, unknown = pipe({"image": path, "age": 60, "sex": "F"}), pipe(path)
+    assert pipe(stored) == pipe({"bytes": None, "path": str(path)}) == unknown
+    table = pd.DataFrame({"image": [str(path)] * 2, "age": [60, None], "sex": ["F", None], "ward": ["A3", "B1"]})
+    for rows in (
+        [row for _, row in table.convert_dtypes().iterrows()],
+        list(table.convert_dtypes().itertuples()),
+        table.to_dict("records"),
+        list(Dataset.from_dict({"image": [stored] * 2, "age": [60, None], "sex": ["F", None], "ward": ["A3", "B1"]})),
+    ):
+        transformers.logging.enable_propagation()
+        assert pipe(rows) == [expected, unknown]
+    assert caplog.text.count("not read of an input: ward; read are image, age, sex, view_position") == 1
+    data = Dataset.from_dict({"film": [stored] * 3}, Features({"film": DatasetImage(decode=False)}))
+    for several in (
+        KeyDataset(data, "film"),
+        (path for _ in range(3)),
+        (row for row in table.to_dict("records")[1:] * 3),
+    ):
+        assert list(pipe(several)) == [unknown] * 3
+
+
+def test_an_embedding_comes_with_the_answer(pipe, drawing):
+    plain, answer = pipe(drawing), pipe(drawing, embedding=True, maps=True)
+    assert [each["label"] for each in answer] == [each["label"] for each in plain] and plain.embedding is None
+    with torch.no_grad():
+        pooled = pipe.model(pipe.image_processor(drawing)["pixel_values"]).pooler_output[0].numpy()
+    np.testing.assert_allclose(answer.embedding, pooled, atol=20 * SAME)
+    assert answer.embedding.shape == (24,) and "map" in answer[0]
 
 
 FRESH = """

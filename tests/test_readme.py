@@ -144,6 +144,14 @@ ELSEWHERE = {
         "tests/test_examples.py",
         "def test_finetune_with_trainer(",
     ),
+    ".venv/bin/python examples/linear_probe.py ward/ ward.csv --finding TB": (
+        "tests/test_examples.py",
+        "def test_linear_probe(",
+    ),
+    "predict.py --source SOURCE --output FOLDER --embeddings": (
+        "tests/test_archive.py",
+        "def test_embeddings_are_a_list_column(",
+    ),
     "score.py --predictions FILE.csv --source nih:FOLDER": ("tests/test_score.py", "def test_the_metadata_of_nih_is_"),
 }
 
@@ -158,7 +166,9 @@ def documented() -> Iterator[tuple[str, str]]:
                 lines = re.sub(r"\\\n\s*", "", block).splitlines()
                 commands = (" ".join(re.split(r"(?:^|  )\s*#", line)[0].split()) for line in lines)
                 yield from (("sh", command) for command in commands if command)
-            elif language == "python" and page.name != "transformers.md":  # run by tests/test_documents.py
+            elif language == "python" and page.name == "transformers.md":
+                continue  # tests/test_documents.py runs its blocks
+            elif language == "python":
                 yield "python", f"{name} {(blocks := blocks + 1)}"
             elif language not in NO_COMMANDS:
                 yield language, name

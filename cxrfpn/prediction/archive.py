@@ -39,7 +39,13 @@ class _Plan:
 
 
 def predict_archive(
-    model: str, source: str, folder: str | Path, *, batch_size: int = 16, operating_point: str | None = None
+    model: str,
+    source: str,
+    folder: str | Path,
+    *,
+    batch_size: int = 16,
+    operating_point: str | None = None,
+    embeddings: bool = False,
 ) -> Tally | None:
     """Predict every image of a source; a part of it becomes one parquet file of the folder.
 
@@ -49,6 +55,7 @@ def predict_archive(
     Args:
         model: a folder or a Hub id.
         source: whatever `open_source` opens; of its findings nothing is read, and it may have none.
+        embeddings: write the embedding of every image too, a list column.
         folder: what is written: MANIFEST, which says what of and with what, and PART_FOLDER.
 
     Returns:
@@ -65,7 +72,7 @@ def predict_archive(
     try:
         if state.is_main_process:
             pipe = load_pipeline(model)
-            plan = _begin(pipe, open_source(source, without=("findings",)), Path(folder), operating_point)
+            plan = _begin(pipe, open_source(source, without=("findings",)), Path(folder), operating_point, embeddings)
     finally:  # the others wait for it, even if it is that there will be nothing to do
         (plan,) = broadcast_object_list([plan])
     if plan is None:
@@ -78,7 +85,13 @@ def predict_archive(
     with tqdm(unit=" images", disable=not state.is_main_process, mininterval=0.5) as bar:
         seen = _show_progress(bar, Path(folder), len(plan.files))
         tally = predict_parts(
-            pipe, plan.source, mine, batch_size=batch_size, operating_point=operating_point, seen=seen
+            pipe,
+            plan.source,
+            mine,
+            batch_size=batch_size,
+            operating_point=operating_point,
+            embeddings=embeddings,
+            seen=seen,
         )
         if state.num_processes > 1:
             bar.set_description("waiting for the other processes")
@@ -87,7 +100,9 @@ def predict_archive(
     return sum(tallies, plan.done) if state.is_main_process else None
 
 
-def _begin(pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operating_point: str | None) -> _Plan:
+def _begin(
+    pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operating_point: str | None, embeddings: bool
+) -> _Plan:
     """Begin a folder, or find out what is missing of one that was begun."""
     parts = source.parts()
     thresholds = pipe.thresholds.at(operating_point)
@@ -98,6 +113,7 @@ def _begin(pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operat
             "weights_digest": pipe.weights_digest(),
             "operating_point": operating_point or pipe.thresholds.default,
             "thresholds": thresholds,
+            "embeddings": embeddings,
             "parts": parts,
         },
     )

@@ -38,7 +38,7 @@ def _draw(prediction: Prediction, pipe: ChestXrayFindingsPipeline, start: Path) 
     for finding in prediction.findings:
         if finding["positive"]:
             placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
-            overlay(pixels, placed).save(f"{start}_{finding['label']}.png")
+            overlay(pixels, placed).save(f"{start}_{finding['label'].replace('/', '-')}.png")
 
 
 def picture_stem(image: str, taken: Container[str] = ()) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from configuration_cxrfpn import FINDINGS
+from answer_cxrfpn import Answer
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.files import write_atomically
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
@@ -22,14 +22,18 @@ from pipeline_cxrfpn import ChestXrayFindingsPipeline
 AHEAD = 4
 ROWS_A_GROUP = 4096
 
-# A row an image. `positive` holds the calls as NIH writes them (A|B). An image that could not be read has an `error`,
-# and nulls for everything that was not seen.
-SCHEMA = pa.schema(
-    [
+
+def table_schema(findings: Sequence[str], embeddings: bool = False) -> pa.Schema:
+    """Return the columns of a part: a row an image, a score a finding, and a list `embedding` where asked for.
+
+    `positive` holds the calls as NIH writes them (A|B). An image that could not be read has an `error`, and nulls for
+    everything that was not seen.
+    """
+    columns = [
         *((name, pa.string()) for name in ("image_id", "patient_id", "positive", "error")),
-        *((finding, pa.float32()) for finding in FINDINGS),
+        *((finding, pa.float32()) for finding in findings),
     ]
-)
+    return pa.schema([*columns, ("embedding", pa.list_(pa.float32()))] if embeddings else columns)
 
 
 class PartError(ValueError):
@@ -73,6 +77,7 @@ def predict_parts(
     *,
     batch_size: int = 16,
     operating_point: str | None = None,
+    embeddings: bool = False,
     seen: Callable[[int], object] = lambda images: None,
 ) -> Tally:
     """Predict the parts named in `files`, in order, each into its file, which is there whole or not at all.
@@ -81,22 +86,24 @@ def predict_parts(
     part that the source cannot read is left out and told of; the others are done.
 
     Args:
-        files: part -> the parquet file to write, with SCHEMA.
+        files: part -> the parquet file to write, with the columns of `table_schema`.
+        embeddings: write the embedding of every image too.
         seen: told after each batch how many images it had, and 0 when a part is finished.
 
     Raises:
         PartError: a file cannot be written.
     """
-    tally, writer = Tally(), _Writer()
+    schema = table_schema(pipe.model.findings, embeddings)
+    tally, writer = Tally(), _Writer(schema)
     for batch in _read_ahead(pipe, source, list(files), batch_size):
         if batch.images:
-            writer.add(_predict(pipe, batch.images, operating_point))
+            writer.add(_predict(pipe, batch.images, operating_point, embeddings))
         elif batch.error is None:
             tally += writer.write(files[batch.part])
-            writer = _Writer()
+            writer = _Writer(schema)
         else:
             tally.failed.append(str(batch.error))
-            writer = _Writer()
+            writer = _Writer(schema)
         seen(len(batch.images))
     return tally
 
@@ -153,9 +160,9 @@ def _prepare(pipe: ChestXrayFindingsPipeline, row: Row) -> dict[str, Any]:
 
 
 def _predict(
-    pipe: ChestXrayFindingsPipeline, images: list[_Image], operating_point: str | None
+    pipe: ChestXrayFindingsPipeline, images: list[_Image], operating_point: str | None, embeddings: bool
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, with SCHEMA's columns."""
+    """The rows of a batch, with the columns of `table_schema`."""
     inputs: dict[int, dict[str, Any]] = {}
     errors: dict[int, str] = {}
     for index, image in enumerate(images):
@@ -163,38 +170,43 @@ def _predict(
             inputs[index] = image.inputs.result()
         except (ValueError, OSError) as error:
             errors[index] = str(error).removeprefix(f"{image.image_id}: ")
-    answers = dict(zip(inputs, _answers(pipe, list(inputs.values()), operating_point), strict=True))
+    answers = dict(zip(inputs, _answers(pipe, list(inputs.values()), operating_point, embeddings), strict=True))
     for index, image in enumerate(images):
         row: dict[str, Any] = {"image_id": image.image_id, "patient_id": image.patient_id}
         if index in errors:
             yield {**row, "error": errors[index]}
         else:
             calls = "|".join(finding["label"] for finding in answers[index] if finding["positive"])
-            yield {**row, "positive": calls, **{finding["label"]: finding["score"] for finding in answers[index]}}
+            row |= {"positive": calls, **{finding["label"]: finding["score"] for finding in answers[index]}}
+            yield row | ({"embedding": answers[index].embedding} if embeddings else {})
 
 
 def _answers(
-    pipe: ChestXrayFindingsPipeline, inputs: list[dict[str, Any]], operating_point: str | None
-) -> list[list[dict[str, Any]]]:
+    pipe: ChestXrayFindingsPipeline, inputs: list[dict[str, Any]], operating_point: str | None, embeddings: bool
+) -> list[Answer]:
     """What the pipeline does with inputs that it has prepared, in one batch."""
     if not inputs:
         return []
     tensors = {name: torch.cat([each[name] for each in inputs]) for name in ("pixel_values", "patient")}
-    logits = pipe.forward(tensors)["logits"]
+    outputs = pipe.forward(tensors, embedding=embeddings)
+    names = ("logits", "embedding") if embeddings else ("logits",)
     return [
-        pipe.postprocess({"logits": each[None], "notes": prepared["notes"]}, operating_point)
-        for each, prepared in zip(logits, inputs, strict=True)
+        pipe.postprocess(
+            {**{name: outputs[name][index, None] for name in names}, "notes": prepared["notes"]}, operating_point
+        )
+        for index, prepared in enumerate(inputs)
     ]
 
 
 class _Writer:
     """A part on its way to its file: encoded group by group, since rows of Python take ten times the room."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
         self._tally = Tally()
         self._rows: list[dict[str, Any]] = []
         self._sink = pa.BufferOutputStream()
-        self._encoder = pq.ParquetWriter(self._sink, SCHEMA)
+        self._encoder = pq.ParquetWriter(self._sink, schema)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         self._rows.extend(rows)
@@ -214,6 +226,6 @@ class _Writer:
         return self._tally
 
     def _encode(self) -> None:
-        self._encoder.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        self._encoder.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._tally += Tally(len(self._rows), sum("error" in row for row in self._rows))
         self._rows = []

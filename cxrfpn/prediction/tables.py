@@ -3,23 +3,25 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
 
-# A row an image: the calls as NIH writes them (A|B), an error where there is no answer, and a score a finding.
-WIDE_COLUMNS = ["image", "positive", "error", *FINDINGS]
+# Before the scores of a row: the calls as NIH writes them (A|B), and an error where there is no answer.
+FIRST_COLUMNS = ("image", "positive", "error")
 
 
-def write_predictions(predictions: Iterable[Prediction], form: str, output: Path | None) -> None:
+def write_predictions(
+    predictions: Iterable[Prediction], form: str, output: Path | None, findings: Sequence[str]
+) -> None:
     """Write predictions as they come, to `output` or, for None, to standard output.
 
     Args:
+        findings: the model's, each a column of CSV and Parquet.
         form: one of FORMS.
         output: written beside and renamed when it is complete, so that it is never half a file.
 
@@ -29,31 +31,32 @@ def write_predictions(predictions: Iterable[Prediction], form: str, output: Path
     if output is None:
         if form == "parquet":
             raise InputError("parquet is no text: name a file with --output")
-        FORMS[form](predictions, sys.stdout)
+        FORMS[form](predictions, sys.stdout, findings)
         return
     try:
         with written_beside(output) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            FORMS[form](predictions, file)
+            FORMS[form](predictions, file, findings)
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror})") from None
 
 
-def _write_table(predictions: Iterable[Prediction], file: TextIO) -> None:
+def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     for prediction in predictions:
         if prediction.error is not None:  # the line names the file itself
             print(f"{prediction.error}\n", file=file)
             continue
         print(prediction.image, file=file)
-        print(f"  {'finding':<20}{'score':>7}{'threshold':>11}{'probability':>13}", file=file)
+        width = max(20, *(len(name) + 2 for name in findings))
+        print(f"  {'finding':<{width}}{'score':>7}{'threshold':>11}{'probability':>13}", file=file)
         for finding in prediction.findings:
             probability = "" if finding["probability"] is None else f"{finding['probability']:.3f}"
             call = "  positive" if finding["positive"] else ""
             numbers = f"{finding['score']:>7.3f}{finding['threshold']:>11.3f}{probability:>13}"
-            print(f"  {finding['label']:<20}{numbers}{call}", file=file)
+            print(f"  {finding['label']:<{width}}{numbers}{call}", file=file)
         print(file=file)
 
 
-def _write_json(predictions: Iterable[Prediction], file: TextIO) -> None:
+def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     for prediction in predictions:
         if prediction.error is not None:
             record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
@@ -63,20 +66,20 @@ def _write_json(predictions: Iterable[Prediction], file: TextIO) -> None:
         print(json.dumps(record), file=file, flush=True)
 
 
-def _write_csv(predictions: Iterable[Prediction], file: TextIO) -> None:
-    writer = csv.DictWriter(file, WIDE_COLUMNS)
+def _write_csv(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
+    writer = csv.DictWriter(file, [*FIRST_COLUMNS, *findings])
     writer.writeheader()
     writer.writerows(_wide_rows(predictions))
 
 
-def _write_parquet(predictions: Iterable[Prediction], file: TextIO) -> None:
+def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError("parquet needs pyarrow: pip install pyarrow") from None
-    text, number = pa.string(), pa.float64()
-    schema = pa.schema([(name, number if name in FINDINGS else text) for name in WIDE_COLUMNS])
+    columns = [(name, pa.string()) for name in FIRST_COLUMNS] + [(name, pa.float64()) for name in findings]
+    schema = pa.schema(columns)
     pq.write_table(pa.Table.from_pylist(list(_wide_rows(predictions)), schema), file.buffer)
 
 
@@ -91,7 +94,7 @@ def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
         }
 
 
-FORMS: dict[str, Callable[[Iterable[Prediction], TextIO], None]] = {
+FORMS: dict[str, Callable[[Iterable[Prediction], TextIO, Sequence[str]], None]] = {
     "table": _write_table,
     "json": _write_json,
     "csv": _write_csv,
