@@ -14,12 +14,16 @@ from cxrfpn.training.recipe import Cycle, Loss, Recipe
 
 # Ridnik et al. (2021): a negative scored under this counts as perfectly told apart.
 NEGATIVE_MARGIN = 0.05
-# The report halves the learning rate when the validation loss has not improved for 2 epochs.
+# The report halves the learning rate "when the validation loss has not improved for 2 epochs". We read that as the
+# patience of torch's ReduceLROnPlateau: after the third epoch in a row without a better loss.
 PLATEAU_EPOCHS, PLATEAU_FACTOR = 2, 0.5
 
 
 def finding_weights(labels: Tensor, overrides: Mapping[str, float] = {}) -> list[float]:
-    """A weight for the positives of each finding: log(1 + N / n), which comes within 0.16 of the report's table.
+    """Return a weight for the positives of each finding: log(1 + N / n).
+
+    On our rebuild of the report's training set the rule differs from the report's table by 0.133 in the mean, or by
+    0.036 where only images with one finding are mirrored.
 
     Args:
         labels: [N,14] of 0 and 1, NaN for unknown, of the images that an epoch shows. A finding without positives is

@@ -197,15 +197,30 @@ def test_copies_of_a_class_are_shared_out_evenly(nih: pd.DataFrame) -> None:
     assert shown.max() - shown.min() <= 1
 
 
-@pytest.mark.parametrize(("mixed", "distance"), [(True, 0.16), (False, 0.06)])
+@pytest.mark.parametrize(("mixed", "distance", "steps"), [(True, 0.133, 246), (False, 0.036, 211)])
 def test_loss_weights_of_the_balanced_set_are_those_of_the_report(
-    nih: pd.DataFrame, mixed: bool, distance: float
+    nih: pd.DataFrame, mixed: bool, distance: float, steps: int
 ) -> None:
     plan = ReportProtocol(mirror_mixed=mixed).plan(nih)
     train = plan[plan["split"] == "train"]
     images = (train["copies"] + train["mirrored"]).sum()
     weights = np.log1p(images / count_labels(nih, train))
-    assert np.mean([abs(weights[finding] - weight) for finding, weight in LOSS_WEIGHTS.items()]) < distance
+    differences = [abs(weights[finding] - weight) for finding, weight in LOSS_WEIGHTS.items()]
+    assert np.mean(differences) == pytest.approx(distance, abs=0.001)
+    assert images // 160 == steps and len(train) / 160 == pytest.approx(180.0, abs=0.05)
+
+
+def test_the_report_showed_copies(nih: pd.DataFrame) -> None:
+    """Its weights of Hernia and Pneumonia are those of classes of one size, which they are only when replicated."""
+    assert LOSS_WEIGHTS["Hernia"] == LOSS_WEIGHTS["Pneumonia"]
+    images = 1500 * np.expm1(LOSS_WEIGHTS["Hernia"])
+    assert images / 160 == pytest.approx(197.5, abs=0.1)
+    plan = ReportProtocol(mirror_mixed=False).plan(nih)
+    train = plan[plan["split"] == "train"]
+    once = count_labels(nih, train.assign(copies=1, mirrored=0))
+    assert np.log1p(len(train) / once["Hernia"]) == pytest.approx(5.15, abs=0.01)
+    in_the_report = 42_935 / 45_596  # images before the split: those of its confusion matrices, and ours
+    assert in_the_report * (train["copies"] + train["mirrored"]).sum() == pytest.approx(images, rel=0.01)
 
 
 def test_report_is_drawn_by_its_seed_and_not_by_the_order_of_the_table(table: Callable[..., pd.DataFrame]) -> None:
