@@ -1,9 +1,20 @@
-"""The answer for one radiograph: its findings, and notes on how far they apply."""
+"""What a pipeline takes and gives, whichever engine runs the network: a radiograph with its patient, and an answer."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .patient_cxrfpn import PATIENT_KEYS, Patient
+    from .thresholds_cxrfpn import Thresholds, sigmoid
+except ImportError:
+    from patient_cxrfpn import PATIENT_KEYS, Patient
+    from thresholds_cxrfpn import Thresholds, sigmoid
+
+logger = logging.getLogger(__name__)
 
 
 class Answer(list[dict[str, Any]]):
@@ -25,3 +36,74 @@ class Answer(list[dict[str, Any]]):
     def to_dict(self) -> dict[str, Any]:
         """Return {"findings": [...], "notes": [...]}, ready for JSON where the findings carry no maps."""
         return {"findings": list(self), "notes": self.notes}
+
+
+def split_input(inputs: Any) -> tuple[Any, Patient]:
+    """Split what a pipeline takes, a radiograph or a mapping of it and its patient, into the two.
+
+    Keys that mean nothing here are named once in a warning.
+
+    Raises:
+        ValueError: a mapping without an image, or values that are no patient's.
+    """
+    known = _fields(inputs)
+    if "image" not in known:
+        raise ValueError(f"an input needs the key 'image'; it has {', '.join(map(str, known)) or 'none'}")
+    if others := sorted(str(key) for key in set(known) - {"image", *PATIENT_KEYS}):
+        _warn_once(f"not read of an input: {', '.join(others)}; read are image, {', '.join(PATIENT_KEYS)}")
+    return known["image"], Patient(**{key: known.get(key) for key in PATIENT_KEYS})
+
+
+def _fields(inputs: Any) -> dict[str, Any]:
+    """Name what an input says: a mapping, or a row of pandas, as it is, and anything else as an image."""
+    if hasattr(inputs, "_asdict"):  # a row of itertuples
+        inputs = {key: value for key, value in inputs._asdict().items() if key != "Index"}
+    elif hasattr(inputs, "iloc") and hasattr(inputs, "to_dict"):  # a row of iterrows
+        inputs = inputs.to_dict()
+    if isinstance(inputs, Mapping) and not inputs.keys() <= {"bytes", "path"}:
+        return dict(inputs)
+    return {"image": inputs}
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logger.warning(text)
+
+
+def make_answer(
+    logits: Sequence[float],
+    findings: Sequence[str],
+    thresholds: Thresholds,
+    operating_point: str | None = None,
+    notes: Iterable[str] = (),
+    maps: np.ndarray | None = None,
+    embedding: np.ndarray | None = None,
+) -> Answer:
+    """Turn the logits of one radiograph into its findings, the highest score first.
+
+    Args:
+        logits: [F], in the order of `findings`.
+        findings: their names.
+        thresholds: of the model.
+        operating_point: one of the thresholds' own; None for the default.
+        notes: of the answer.
+        maps: [F,h,w] of 0..1, or None.
+        embedding: of the answer, or None.
+
+    Raises:
+        ThresholdsError: no operating point has this name.
+    """
+    chosen = thresholds.at(operating_point)
+    answers = []
+    for index, (label, logit) in enumerate(zip(findings, logits, strict=True)):
+        score = sigmoid(logit)
+        finding = {
+            "label": label,
+            "score": score,
+            "probability": thresholds.probability(label, logit),
+            "threshold": chosen[label],
+            "positive": score >= chosen[label],
+        }
+        answers.append(finding if maps is None else {**finding, "map": maps[index]})
+    answers.sort(key=lambda finding: finding["score"], reverse=True)
+    return Answer(answers, notes, embedding)

@@ -1,27 +1,14 @@
-"""What the network is: the 14 findings in their order, every width and rate."""
+"""What the network is: every width and rate, and the names of its findings."""
 
 import copy
 import math
 
 from transformers import PreTrainedConfig
 
-# The order of Wang et al. (CVPR 2017), which most published predictions share. Everything else maps by name.
-FINDINGS: tuple[str, ...] = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .findings_cxrfpn import FINDINGS
+except ImportError:
+    from findings_cxrfpn import FINDINGS
 
 # What the image processor normalises by: ImageNet's mean and standard deviation of red, green and blue.
 IMAGE_MEAN = (0.485, 0.456, 0.406)

@@ -1,7 +1,25 @@
-"""Names of findings: which names of other collections mean the same finding as one of ours."""
+"""Names of findings: the 14 of NIH, and which names of other collections mean the same. Needs nothing to import."""
 
 import re
 from collections.abc import Iterable, Sequence
+
+# The order of Wang et al. (CVPR 2017), which most published predictions share. Everything else maps by name.
+FINDINGS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
 
 # Other collections' names (as `normalise_name` writes them) -> ours. CheXpert and MIMIC-CXR, PadChest, VinDr-CXR, RSNA
 # and SIIM. Only names that mean the same are here: "Nodule/Mass" is neither a nodule nor a mass, and has no entry.

@@ -1,4 +1,7 @@
-"""The files of a model package: where they lie, and what its weights are known by."""
+"""The files of a model package: where they lie, and what its weights are known by.
+
+torch and transformers are imported when they are first needed: those who predict without them start sooner.
+"""
 
 import hashlib
 import json
@@ -6,11 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
-from transformers.utils import cached_file
-from transformers.utils.hub import resolve_revision
 
 CONFIG, PROCESSOR, WEIGHTS, THRESHOLDS = (
     "config.json", "preprocessor_config.json", "model.safetensors", "thresholds.json",
@@ -36,6 +34,8 @@ class Package:
     @classmethod
     def locate(cls, source: Any, revision: str | None = None, **options: Any) -> "Package":
         """Find a package as `from_pretrained` does, from its arguments; those about other things are left alone."""
+        from transformers.utils.hub import resolve_revision
+
         options = {key: value for key, value in options.items() if key in _PLACE}
         place = {key: options.get(key) for key in ("token", "cache_dir")}
         local_only = bool(options.get("local_files_only"))
@@ -43,6 +43,8 @@ class Package:
 
     def file(self, name: str) -> Path | None:
         """Return the path of a file of the package, fetched where need be; None where there is no such file."""
+        from transformers.utils import cached_file
+
         found = cached_file(
             self.source,
             name,
@@ -72,10 +74,12 @@ def weights_digest(tensors: Mapping[str, Any]) -> str | None:
     Returns:
         64 hexadecimal digits, or None where values are not in memory (offloaded weights).
     """
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name]
-        if not isinstance(value, Tensor):
+        if not isinstance(value, torch.Tensor):
             continue
         if value.is_meta:
             return None

@@ -1,7 +1,6 @@
 """THE inference path: radiograph and patient -> findings with scores, probabilities, thresholds and calls."""
 
 import json
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,15 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .answer_cxrfpn import Answer
+    from .answer_cxrfpn import Answer, make_answer, split_input
     from .package_cxrfpn import THRESHOLDS, WEIGHTS, weights_digest
-    from .patient_cxrfpn import PATIENT_KEYS, Patient, unique
-    from .thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError, sigmoid
+    from .patient_cxrfpn import unique
+    from .thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError
 except ImportError:
-    from answer_cxrfpn import Answer
+    from answer_cxrfpn import Answer, make_answer, split_input
     from package_cxrfpn import THRESHOLDS, WEIGHTS, weights_digest
-    from patient_cxrfpn import PATIENT_KEYS, Patient, unique
-    from thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError, sigmoid
+    from patient_cxrfpn import unique
+    from thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError
 
 logger = logging.get_logger(__name__)
 
@@ -73,13 +72,9 @@ class ChestXrayFindingsPipeline(Pipeline):
 
     def preprocess(self, inputs: Any) -> dict[str, Any]:
         """A radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W], patient [1,3] and notes."""
-        known = _fields(inputs)
-        if "image" not in known:
-            raise ValueError(f"an input needs the key 'image'; it has {', '.join(map(str, known)) or 'none'}")
-        if others := sorted(str(key) for key in set(known) - {"image", *PATIENT_KEYS}):
-            logger.warning_once(f"not read of an input: {', '.join(others)}; read are image, {', '.join(PATIENT_KEYS)}")
-        radiograph = self.image_processor.read(known["image"])
-        patient = Patient(**{key: known.get(key) for key in PATIENT_KEYS}).or_else(radiograph.patient)
+        image, patient = split_input(inputs)
+        radiograph = self.image_processor.read(image)
+        patient = patient.or_else(radiograph.patient)
         return {
             "pixel_values": self.image_processor(radiograph)["pixel_values"],
             "patient": torch.tensor([patient.encode()], dtype=torch.float32),
@@ -104,26 +99,15 @@ class ChestXrayFindingsPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, Any], operating_point: str | None = None) -> Answer:
         """Logits [1,F] and notes of one radiograph -> its findings, the highest score first."""
-        thresholds = self.thresholds.at(operating_point)
-        findings = []
-        for index, (label, logit) in enumerate(
-            zip(self.model.findings, model_outputs["logits"][0].tolist(), strict=True)
-        ):
-            score = sigmoid(logit)
-            finding = {
-                "label": label,
-                "score": score,
-                "probability": self.thresholds.probability(label, logit),
-                "threshold": thresholds[label],
-                "positive": score >= thresholds[label],
-            }
-            if "maps" in model_outputs:
-                finding["map"] = model_outputs["maps"][0, index].numpy()
-            findings.append(finding)
-        findings.sort(key=lambda finding: finding["score"], reverse=True)
-        embedding = model_outputs.get("embedding")
-        return Answer(
-            findings, model_outputs.get("notes", ()), None if embedding is None else embedding[0].cpu().numpy()
+        maps, embedding = model_outputs.get("maps"), model_outputs.get("embedding")
+        return make_answer(
+            model_outputs["logits"][0].tolist(),
+            self.model.findings,
+            self.thresholds,
+            operating_point,
+            model_outputs.get("notes", ()),
+            None if maps is None else maps[0].numpy(),
+            None if embedding is None else embedding[0].cpu().numpy(),
         )
 
     def weights_digest(self) -> str | None:
@@ -186,17 +170,6 @@ class ChestXrayFindingsPipeline(Pipeline):
                 "the package gives scores that are no numbers: model.safetensors or preprocessor_config.json is "
                 "damaged; copy the whole package again"
             )
-
-
-def _fields(inputs: Any) -> dict[str, Any]:
-    """Name what an input says: a mapping, or a row of pandas, as it is, and anything else as an image."""
-    if hasattr(inputs, "_asdict"):  # a row of itertuples
-        inputs = {key: value for key, value in inputs._asdict().items() if key != "Index"}
-    elif hasattr(inputs, "iloc") and hasattr(inputs, "to_dict"):  # a row of iterrows
-        inputs = inputs.to_dict()
-    if isinstance(inputs, Mapping) and not inputs.keys() <= {"bytes", "path"}:
-        return dict(inputs)
-    return {"image": inputs}
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .configuration_cxrfpn import FINDINGS
+    from .findings_cxrfpn import FINDINGS
 except ImportError:
-    from configuration_cxrfpn import FINDINGS
+    from findings_cxrfpn import FINDINGS
 
 FLAT_OPERATING_POINT = "thresholds"
 # Far beyond any fit, and small enough that a probability is never NaN.

@@ -9,8 +9,9 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 from transformers import AutoImageProcessor
 
-from image_processing_cxrfpn import CxrFpnImageProcessor, crop_and_resize
+from image_processing_cxrfpn import CxrFpnImageProcessor
 from pixels_cxrfpn import RadiographError
+from preparation_cxrfpn import crop_and_resize
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from image_processing_cxrfpn import CxrFpnImageProcessor, crop_and_resize
+from image_processing_cxrfpn import CxrFpnImageProcessor
+from preparation_cxrfpn import crop_and_resize
 
 DEGRADED_SIDE = 128
 # Draws an image, a multiple of 4 because the generator makes 4 at a time.
