@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from cxrfpn.data.schema import SourceError
-from cxrfpn.data.shards import PreparedShards
+from cxrfpn.data.shards import Images
 
 WINDOW = 4096
 
@@ -62,7 +62,7 @@ class Loader:
     before. The order depends neither on the ranks nor on the workers, which only decode ahead.
 
     Args:
-        shards: prepared images.
+        shards: prepared images, or those of a stream.
         plan: one row for each image, with columns image_id, split, copies (how often an epoch shows it as it is),
             mirrored (how often as a mirror image) and, optionally, share (0 to 1, how many of the images with this
             share an epoch shows, drawn anew each time); the rows of other splits are ignored, and so are the images
@@ -80,7 +80,7 @@ class Loader:
 
     def __init__(
         self,
-        shards: PreparedShards,
+        shards: Images,
         plan: pd.DataFrame,
         split: str,
         batch_size: int,
@@ -140,16 +140,19 @@ class Loader:
             SourceError: a shard cannot be read, or an image in it cannot be decoded.
         """
         order = self.order(epoch)
+        steps = range(first_step, len(self))
+        own = np.concatenate([np.arange(*self.places(step)) for step in steps]) if steps else np.empty(0, np.int64)
         windows: dict[int, Future] = {}
         ahead: deque[Future] = deque()
         reader, decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(self.workers)
         try:
-            for step in range(first_step, len(self)):
+            for step in steps:
                 first, last = self.places(step)
                 needed = range(first // self.window, (max(last, first + 1) - 1) // self.window + 1)
                 for number in range(needed[0], needed[-1] + 2):  # one window more than needed: read while others decode
                     if number not in windows:
-                        entries = order[number * self.window : (number + 1) * self.window]
+                        places = own[slice(*np.searchsorted(own, (number * self.window, (number + 1) * self.window)))]
+                        entries = order[places]
                         windows[number] = reader.submit(self.shards.read_images, self.rows[entries])
                 for number in [old for old in windows if old < needed[0]]:
                     del windows[number]
@@ -189,7 +192,7 @@ class Loader:
         )
 
 
-def _entries(shards: PreparedShards, plan: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _entries(shards: Images, plan: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return a plan's rows and copies of rows, in the shards' order: row, mirrored, which copy it is, share shown."""
     plan = plan[~plan["image_id"].isin(list(shards.skipped))]
     rows = shards.rows_of(plan["image_id"])

@@ -93,35 +93,22 @@ def _huggingface_features() -> dict[str, Any]:
     return {"info": {"features": {"image": {"_type": "Image"}, **features}}}
 
 
-class PreparedShards:
-    """Folders that prepare.py has finished: labels and patients in memory, images read where they are asked for.
+class Images:
+    """What is known of images, in memory, row by row, and `read_images` for the images themselves.
 
-    Rows are numbered through all shards, folder by folder, in the order of their names. Row by row: `image_ids` and
-    `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14] float32 (NaN for
-    unknown: all those of a folder that was prepared from an unlabelled source), `groups` [N]
-    (the row group a row lies in), `folders` [N] (the number of its folder), `source_sides` [N] (the shorter side in
-    pixels of the file it was made from). `source` is where those of the first folder
-    came from, `size` the side of all images, `skipped` the images that could not be read, with the reasons.
-
-    Raises:
-        SourceError: no prepared folder, one that is unfinished, one with a shard that is lost or damaged, or folders
-            with images of different sizes.
+    `image_ids` and `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14]
+    float32 (NaN for unknown), `groups` [N] (rows of one group are read together), `folders` [N] (the number of the
+    folder or source), `source_sides` [N] (the shorter side, in pixels, of the file that an image was made from).
+    `source` is the name of the first source, `folder` what errors call all this, `size` the side of all images,
+    `skipped` the images that could not be read, with the reasons.
     """
 
-    def __init__(self, folder: str | Path, *more: str | Path) -> None:
-        self.folder = Path(folder)
-        found = [_finished_shards(Path(each)) for each in (folder, *more)]
-        self.source: str = found[0][0]["source"]
-        self.size: int = found[0][0]["size"]
-        for each, (manifest, _) in zip(more, found[1:], strict=True):
-            if manifest["size"] != self.size:
-                raise SourceError(f"{each}: holds images of {manifest['size']} pixels, {folder} of {self.size}")
-        self.shards = [shard for _, shards in found for shard in shards]
-        self._read_index()
-        rows = [sum(read_summary(shard)[0] for shard in shards) for _, shards in found]
-        self.folders = np.repeat(np.arange(len(found)), rows)
-        unlabelled = [manifest["source"].startswith(f"{UNLABELLED}:") for manifest, _ in found]
-        self.labels[np.array(unlabelled)[self.folders]] = np.nan
+    folder: Path | str
+    source: str
+    size: int
+    skipped: dict[str, str]
+    groups: np.ndarray
+    folders: np.ndarray
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -144,6 +131,65 @@ class PreparedShards:
         last = np.flatnonzero(~ids.duplicated(keep="last"))
         found = ids[last].get_indexer(pd.Index(image_ids))
         return np.where(found < 0, -1, last[found])
+
+    def read_images(self, rows: np.ndarray) -> dict[int, pa.Buffer]:
+        """Row -> its image file.
+
+        Raises:
+            SourceError: an image cannot be read.
+        """
+        raise NotImplementedError
+
+    def _index(self, table: pd.DataFrame | pa.Table, source_sides: np.ndarray) -> None:
+        """Take METADATA_COLUMNS of every row."""
+        if isinstance(table, pd.DataFrame):
+            table = table.assign(findings=table["findings"].map(list))
+            schema = pa.schema([_FIELDS.field(name) for name in METADATA_COLUMNS])
+            table = pa.Table.from_pandas(table, schema, preserve_index=False)
+        self._table, self.source_sides = table.combine_chunks(), source_sides
+        self.image_ids, self.patient_ids = self._table["image_id"], self._table["patient_id"]
+        self.patients, self.labels = self._patients(), self._labels()
+
+    def _patients(self) -> np.ndarray:
+        """The patient vectors of all rows at once, as `Patient.encode` gives them."""
+        age = self._table["age"].to_numpy() / np.float32(AGE_SCALE_YEARS)
+        encoded = {"age": np.minimum(age, 1)}
+        for column, codes in {"view_position": VIEW_POSITIONS, "sex": SEXES}.items():
+            places = pc.index_in(self._table[column], pa.array(list(codes))).fill_null(len(codes)).to_numpy()
+            encoded[column] = np.array([*codes.values(), np.nan])[places]
+        return np.stack([encoded[name] for name in PATIENT_INPUTS], axis=1).astype(np.float32)
+
+    def _labels(self) -> np.ndarray:
+        findings = self._table["findings"].combine_chunks()
+        labels = np.zeros((len(self), len(FINDINGS)), np.float32)
+        labels[findings.value_parent_indices(), pc.index_in(findings.flatten(), pa.array(FINDINGS))] = 1
+        return labels
+
+
+class PreparedShards(Images):
+    """Folders that prepare.py has finished. Rows are numbered through all shards, folder by folder.
+
+    A group is a row group of a shard. The labels of a folder that was prepared from an unlabelled source are unknown.
+
+    Raises:
+        SourceError: no prepared folder, one that is unfinished, one with a shard that is lost or damaged, or folders
+            with images of different sizes.
+    """
+
+    def __init__(self, folder: str | Path, *more: str | Path) -> None:
+        self.folder = Path(folder)
+        found = [_finished_shards(Path(each)) for each in (folder, *more)]
+        self.source: str = found[0][0]["source"]
+        self.size: int = found[0][0]["size"]
+        for each, (manifest, _) in zip(more, found[1:], strict=True):
+            if manifest["size"] != self.size:
+                raise SourceError(f"{each}: holds images of {manifest['size']} pixels, {folder} of {self.size}")
+        self.shards = [shard for _, shards in found for shard in shards]
+        self._read_index()
+        rows = [sum(read_summary(shard)[0] for shard in shards) for _, shards in found]
+        self.folders = np.repeat(np.arange(len(found)), rows)
+        unlabelled = [manifest["source"].startswith(f"{UNLABELLED}:") for manifest, _ in found]
+        self.labels[np.array(unlabelled)[self.folders]] = np.nan
 
     def read_images(self, rows: np.ndarray) -> dict[int, pa.Buffer]:
         """Row -> its image file, each row group read once.
@@ -177,26 +223,9 @@ class PreparedShards:
                     )
                 tables.append(file.read([*METADATA_COLUMNS, SIDE_COLUMN]).replace_schema_metadata(None))
             self.skipped |= read_summary(shard)[1]
-        self._table = pa.concat_tables(tables).combine_chunks()
+        table = pa.concat_tables(tables)
         self.groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        self.image_ids, self.patient_ids = self._table["image_id"], self._table["patient_id"]
-        self.source_sides = self._table[SIDE_COLUMN].to_numpy()
-        self.patients, self.labels = self._patients(), self._labels()
-
-    def _patients(self) -> np.ndarray:
-        """The patient vectors of all rows at once, as `Patient.encode` gives them."""
-        age = self._table["age"].to_numpy() / np.float32(AGE_SCALE_YEARS)
-        encoded = {"age": np.minimum(age, 1)}
-        for column, codes in {"view_position": VIEW_POSITIONS, "sex": SEXES}.items():
-            places = pc.index_in(self._table[column], pa.array(list(codes))).fill_null(len(codes)).to_numpy()
-            encoded[column] = np.array([*codes.values(), np.nan])[places]
-        return np.stack([encoded[name] for name in PATIENT_INPUTS], axis=1).astype(np.float32)
-
-    def _labels(self) -> np.ndarray:
-        findings = self._table["findings"].combine_chunks()
-        labels = np.zeros((len(self), len(FINDINGS)), np.float32)
-        labels[findings.value_parent_indices(), pc.index_in(findings.flatten(), pa.array(FINDINGS))] = 1
-        return labels
+        self._index(table, table[SIDE_COLUMN].to_numpy())
 
 
 def _finished_shards(folder: Path) -> tuple[dict[str, Any], list[Path]]:

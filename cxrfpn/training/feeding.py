@@ -19,9 +19,10 @@ from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import VALIDATION_FOLD, SourceError
-from cxrfpn.data.shards import PreparedShards, read_manifest
+from cxrfpn.data.shards import Images, PreparedShards, read_manifest
 from cxrfpn.data.sources import open_source
-from cxrfpn.training.recipe import FurtherSource, Recipe
+from cxrfpn.data.streaming import StreamedImages
+from cxrfpn.training.recipe import STREAMED, FurtherSource, Recipe
 
 T = TypeVar("T")
 # Patient inputs are hidden by draws of their own, apart from those of the augmentation.
@@ -30,9 +31,9 @@ _PATIENT_STREAM = 0x7A71
 
 @dataclass(frozen=True)
 class Feed:
-    """What a run reads: the prepared shards and the plan of its cohort."""
+    """What a run reads: its images, prepared or streamed, and the plan of its cohort."""
 
-    shards: PreparedShards
+    shards: Images
     plan: pd.DataFrame
 
     def loader(self, recipe: Recipe, split: str, rank: int, world_size: int) -> Loader:
@@ -60,14 +61,14 @@ class Feed:
 def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
     """Open a recipe's images, preparing them first where that has not been done (or not to the end).
 
-    A source `parquet:FOLDER` whose folder prepare.py made is read as it is.
+    A source `parquet:FOLDER` whose folder prepare.py made is read as it is. With `prepared: none` nothing is prepared,
+    and the images are streamed from the source in every epoch.
 
     Raises:
         SourceError: the source, its prepared folder or the cohort cannot be used.
         PrepareError: preparing had to stop.
     """
-    folder = _prepared(recipe.source, recipe, recipe.prepared)
-    shards = PreparedShards(folder, *(_prepared(further.source, recipe) for further in recipe.more_sources))
+    shards = _open_images(recipe)
     metadata = shards.metadata()
     plan = plan_cohort(metadata[shards.folders == 0], recipe.protocol(), say)
     for number, further in enumerate(recipe.more_sources, start=1):
@@ -78,10 +79,20 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
     fitted_on = label_matrix(known[known["split"] != "test"])
     if not (fitted_on.any(axis=0) & ~fitted_on.all(axis=0)).any():  # said now, and not after the first epoch
         raise SourceError(
-            f"{folder}: no finding is both present and absent among the {len(fitted_on)} validation images that are on "
-            "no test list: no epoch can be validated, and no threshold fitted"
+            f"{shards.folder}: no finding is both present and absent among the {len(fitted_on)} validation images that "
+            "are on no test list: no epoch can be validated, and no threshold fitted"
         )
+    if isinstance(shards, StreamedImages):
+        shards.keep(feed.loader(recipe, "validation", rank=0, world_size=1).rows)
     return feed
+
+
+def _open_images(recipe: Recipe) -> Images:
+    if recipe.prepared == STREAMED:
+        names = [recipe.source, *(further.source for further in recipe.more_sources)]
+        return StreamedImages([open_source(name) for name in names], recipe.stored_size, recipe.workers)
+    folder = _prepared(recipe.source, recipe, recipe.prepared)
+    return PreparedShards(folder, *(_prepared(further.source, recipe) for further in recipe.more_sources))
 
 
 def plan_further(

@@ -13,6 +13,9 @@ from cxrfpn.data.augment import Augmentation
 from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.schema import UNLABELLED
 
+# The value of `prepared` that makes no local copy.
+STREAMED = "none"
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be followed; the message names the file and the key."""
@@ -84,8 +87,9 @@ class Recipe:
     """A run: its data, network, optimisation and regularisation.
 
     source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
-    under data/ named after both). objective: "findings", or "pretraining", which looks at no finding and makes weights
-    to begin with. more_sources: others that are trained on beside it. cohort: a protocol and its settings.
+    under data/ named after both); `prepared: none` streams it instead. objective: "findings", or "pretraining", which
+    looks at no finding and makes weights to begin with. more_sources: others that are trained on beside it. cohort: a
+    protocol and its settings.
     backbone_weights: "imagenet", "none", a file, or a package of ours (folder or Hub id), whose every fitting tensor is
     taken. batch_size: images of one process in one step; accumulation: in how many passes they are computed.
     weight_average: decay of the moving average of the weights, which is then validated and kept; 0 keeps the trained

@@ -26,7 +26,7 @@ from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.reporting import Asked, save_report, score_model
 from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.training.curves import save_curves
-from cxrfpn.training.recipe import Recipe
+from cxrfpn.training.recipe import STREAMED, Recipe
 from cxrfpn.training.run import Run
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from loading_cxrfpn import load_pipeline
@@ -179,7 +179,8 @@ def finish(run: Run) -> None:
 def score_test_split(run: Run) -> None:
     """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
     if (run.feed.plan["split"] == "test").any():
-        source = open_source(f"parquet:{run.feed.shards.folder}")
+        is_prepared = run.recipe.prepared != STREAMED
+        source = open_source(f"parquet:{run.feed.shards.folder}" if is_prepared else run.recipe.source)
         source.name = run.feed.shards.source  # figures are known by what was prepared, not by the folder it lies in
         pipe = load_pipeline(str(run.folder))
         report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))
