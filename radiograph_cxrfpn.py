@@ -55,7 +55,7 @@ WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 # A JPEG decoded at reduced scale keeps this many times the pixels that are needed, on each side: it then cannot be told
 # from one decoded in full.
 PIXELS_KEPT = 2
-# The comment in the files that prepare.py writes: their grey levels were stretched when they were made.
+# How the comment begins in the files that prepare.py writes: their grey levels were stretched when they were made.
 PREPARED = "prepared by cxr-densenet-fpn"
 
 # PIL would only warn up to twice its own limit, and decode; ours is checked on the header, before a pixel is decoded.
@@ -159,6 +159,12 @@ def _decode(data: bytes, name: str, least_side: int | None, max_pixels: int) -> 
         raise RadiographError(f"{name}: damaged or truncated ({in_one_line(error)})") from None
 
 
+def comment_of(image: Image.Image) -> str:
+    """Return the comment in the header of an open JPEG or PNG file; "" where there is none."""
+    comment = image.info.get("comment", "")
+    return comment.decode("latin-1") if isinstance(comment, bytes) else str(comment)
+
+
 def resize_to_square(pixels: np.ndarray, side: int) -> np.ndarray:
     """Resize [H,W] uint8 pixels to [side,side], with antialiasing; all of the radiograph stays in the picture."""
     if pixels.shape == (side, side):
@@ -207,7 +213,7 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None, max_pixels:
     if getattr(image, "is_animated", False):
         raise RadiographError(f"{name}: has several frames; give one radiograph a file")
     try:
-        if image.mode == "L" and image.info.get("comment") in (PREPARED, PREPARED.encode()):
+        if image.mode == "L" and comment_of(image).startswith(PREPARED):
             return np.asarray(image)
         if least_side is not None:
             image.draft("L", (least_side, least_side))  # only a JPEG not yet decoded heeds it

@@ -104,12 +104,13 @@ def prepare_image(data: bytes, name: str, size: int, lossless: bool = False) -> 
     pixels = read_radiograph(data, name, PIXELS_KEPT * size).pixels
     side = source_side(data, pixels)
     image, file = Image.fromarray(resize_to_square(pixels, size)), io.BytesIO()
+    comment = f"{PREPARED} from {side} px"
     if lossless:
-        comment = PngInfo()
-        comment.add_text("comment", PREPARED)
-        image.save(file, "PNG", pnginfo=comment)
+        header = PngInfo()
+        header.add_text("comment", comment)
+        image.save(file, "PNG", pnginfo=header)
     else:
-        image.save(file, "JPEG", quality=JPEG_QUALITY, comment=PREPARED)
+        image.save(file, "JPEG", quality=JPEG_QUALITY, comment=comment)
     return file.getvalue(), side
 
 

@@ -22,6 +22,7 @@ from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import PrepareError, is_only_trained_on, prepare, prepare_image
 from cxrfpn.data.schema import METADATA_COLUMNS, Row, SourceError
 from cxrfpn.data.shards import PreparedShards
+from cxrfpn.data.sharpness import source_side
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from radiograph_cxrfpn import read_radiograph
 
@@ -195,7 +196,7 @@ def test_the_network_sees_in_a_prepared_image_the_very_pixels_of_the_file(drawin
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "PNG" if form == "array" else form)
     prepared, side = prepare_image(file.getvalue(), "film", 128, lossless=True)
-    assert side == min(sides)
+    assert side == min(sides) == source_side(prepared, grey)
     seen = processor(grey if form == "array" else file.getvalue())["pixel_values"]
     assert torch.equal(processor(prepared)["pixel_values"], seen)
     stored = cv2.imdecode(np.frombuffer(prepared, np.uint8), cv2.IMREAD_GRAYSCALE)
