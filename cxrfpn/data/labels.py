@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.schema import SourceError
+from cxrfpn.data.schema import UNKNOWN_COLUMN, SourceError
 
 NO_FINDING = "No Finding"
 LABELS = (*FINDINGS, NO_FINDING)
@@ -24,6 +24,24 @@ def label_matrix(metadata: pd.DataFrame) -> np.ndarray:
             image_id = metadata["image_id"].iloc[np.argmax(which == place)]
             raise SourceError(f"image {image_id} has the unknown finding {', '.join(unknown)}; known are the 14 of NIH")
     return matrix[which]
+
+
+def known_matrix(metadata: pd.DataFrame) -> np.ndarray:
+    """Return whether each finding of N images is known, [N,14] bool; without UNKNOWN_COLUMN all are."""
+    if UNKNOWN_COLUMN not in metadata:
+        return np.ones((len(metadata), len(FINDINGS)), bool)
+    which, sets = pd.factorize(metadata[UNKNOWN_COLUMN])
+    known = np.array([[finding not in names for finding in FINDINGS] for names in sets], bool)
+    return known.reshape(-1, len(FINDINGS))[which]
+
+
+def truth_matrix(metadata: pd.DataFrame) -> np.ndarray:
+    """Return the findings of N images as [N,14] of 0, 1 and NaN for unknown.
+
+    Raises:
+        SourceError: as `label_matrix`.
+    """
+    return np.where(known_matrix(metadata), label_matrix(metadata), np.nan)
 
 
 def is_only(labels: np.ndarray, label: str) -> np.ndarray:

@@ -13,6 +13,8 @@ from pixels_cxrfpn import RadiographError
 # validation set. What is unknown is missing in pandas' sense (isna()); image_id, patient_id and findings never are.
 METADATA_COLUMNS = ("image_id", "patient_id", "age", "sex", "view_position", "findings", "split", "fold")
 VALIDATION_FOLD = 0
+# An optional column of metadata: in each row a tuple of the findings of which the labels say neither yes nor no.
+UNKNOWN_COLUMN = "unknown"
 # Sources whose rows say nothing of findings: nothing in them counts as healthy.
 UNLABELLED = "unlabelled"
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.evaluation.metrics import check_scores
+from cxrfpn.evaluation.metrics import by_finding
 
 BINS = 10
 # Scores of exactly 0 or 1 have no finite logit; float32's sigmoid gets no nearer to 1 than this.
@@ -30,17 +30,16 @@ def fit_calibration(labels: ArrayLike, scores: ArrayLike) -> dict[str, dict[str,
     is never negative: where higher scores meant less disease, the probability is the prevalence.
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         scores: [N,14] in 0..1.
 
     Returns:
         {finding: {"slope", "intercept"}}, without the findings that are always or never present.
     """
-    labels, scores = check_scores(labels, scores)
     return {
-        finding: _platt(labels[:, index], _logit(scores[:, index]))
-        for index, finding in enumerate(FINDINGS)
-        if 0 < labels[:, index].sum() < len(labels)
+        finding: _platt(truth, _logit(values))
+        for finding, truth, values in by_finding(labels, scores)
+        if 0 < truth.sum() < len(truth)
     }
 
 

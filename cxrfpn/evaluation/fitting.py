@@ -12,7 +12,6 @@ from sklearn.metrics import f1_score
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import fit_calibration
 from cxrfpn.evaluation.intervals import count_patients
-from cxrfpn.evaluation.metrics import check_scores
 from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
 
 FOLDS = 5
@@ -36,7 +35,7 @@ def fit_thresholds(
     The default is the operating point with the best macro F1, cross-validated over patients.
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         scores: [N,14] sigmoids in 0..1.
         rows: metadata of the N images: image_id, patient_id and split.
         dataset, split: what the images are, for the record.
@@ -55,7 +54,7 @@ def fit_thresholds(
             f"thresholds are never fitted on test images: {tested.sum()} of {len(rows)} are on the source's own test "
             f"list, {first} the first; take other images, or the protocol official"
         )
-    labels, scores = check_scores(labels, scores)
+    labels, scores = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
     patients = rows["patient_id"].to_numpy(str)
     default, chosen_by = choose_default(labels, scores, patients, min_precision=min_precision)
     fitted_on: dict[str, Any] = {
@@ -63,8 +62,8 @@ def fit_thresholds(
         "split": split,
         "images": len(labels),
         "patients": len(np.unique(patients)),
-        "positives": dict(zip(FINDINGS, labels.sum(axis=0).tolist(), strict=True)),
-        "positive_patients": dict(zip(FINDINGS, count_patients(labels, patients), strict=True)),
+        "positives": dict(zip(FINDINGS, (labels == 1).sum(axis=0).tolist(), strict=True)),
+        "positive_patients": dict(zip(FINDINGS, count_patients(labels == 1, patients), strict=True)),
         "minimum_precision": min_precision,
         "pixels": dict(pixels) if pixels else None,
     }
@@ -81,7 +80,7 @@ def fit_thresholds(
 
 
 def choose_default(
-    labels: NDArray[np.bool_], scores: NDArray[np.float64], patients: NDArray, *, min_precision: float, seed: int = 0
+    labels: NDArray[np.float64], scores: NDArray[np.float64], patients: NDArray, *, min_precision: float, seed: int = 0
 ) -> tuple[str, dict[str, Any]]:
     """Return the operating point with the best macro F1 on patients that its thresholds were not fitted on.
 
@@ -89,7 +88,7 @@ def choose_default(
     computed once over all of these calls, for each finding that has positives.
 
     Args:
-        labels, scores: [N,14].
+        labels, scores: [N,14], labels of 0 and 1, NaN for unknown.
         patients: [N] ids.
 
     Returns:
@@ -105,16 +104,20 @@ def choose_default(
         points = find_operating_points(labels[others], scores[others], min_precision=min_precision)
         for point, thresholds in points.items():
             called = scores[held_out] >= np.array([thresholds[finding] for finding in FINDINGS])
-            calls.setdefault(point, np.zeros_like(labels))[held_out] = called
-    present = labels.any(axis=0)
-    means = {
-        point: float(np.mean(f1_score(labels[:, present], called[:, present], average=None, zero_division=0)))
-        if present.any()
-        else None
-        for point, called in calls.items()
-    }
+            calls.setdefault(point, np.zeros(labels.shape, bool))[held_out] = called
+    present = (labels == 1).any(axis=0)
+    means = {point: _mean_f1(labels[:, present], called[:, present]) for point, called in calls.items()}
     rule = f"best macro F1 of {present.sum()} findings, cross-validated in {folds} folds of patients"
     return max(means, key=lambda point: means[point] or 0.0), {"rule": rule, "macro_f1": means}
+
+
+def _mean_f1(labels: NDArray[np.float64], calls: NDArray[np.bool_]) -> float | None:
+    """Return the mean F1 of findings over the images in which each is known; None without findings."""
+    known = ~np.isnan(labels)
+    each = [
+        f1_score(labels[rows, index] == 1, calls[rows, index], zero_division=0) for index, rows in enumerate(known.T)
+    ]
+    return float(np.mean(each)) if each else None
 
 
 def portable(source: str) -> str:

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.labels import label_matrix
+from cxrfpn.data.labels import truth_matrix
 from cxrfpn.evaluation.metrics import auroc_by_finding, mean_auroc
 from patient_cxrfpn import Patient
 
@@ -35,7 +35,7 @@ def patient_scores(train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> ND
         learning_rate=0.05, max_leaf_nodes=6, max_iter=100, min_samples_leaf=50, early_stopping=False,
         random_state=seed,
     )  # fmt: skip
-    return _fit_each(boosting, _patient_vectors(train), label_matrix(train), _patient_vectors(test))
+    return _fit_each(boosting, _patient_vectors(train), truth_matrix(train), _patient_vectors(test))
 
 
 def pixel_scores(
@@ -55,7 +55,7 @@ def pixel_scores(
     regression = make_pipeline(
         SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
     )
-    return _fit_each(regression, told, label_matrix(train), asked)
+    return _fit_each(regression, told, truth_matrix(train), asked)
 
 
 def cross_fitted_patient_scores(metadata: pd.DataFrame, seed: int = 0) -> NDArray[np.float64]:
@@ -91,13 +91,16 @@ def measure_floors(
 
 
 def _fit_each(
-    classifier: BaseEstimator, told: NDArray, labels: NDArray[np.bool_], asked: NDArray
+    classifier: BaseEstimator, told: NDArray, labels: NDArray[np.float64], asked: NDArray
 ) -> NDArray[np.float64]:
     """Scores [N,14] of `asked` by a classifier fitted anew for each finding; where none can be, the finding's share."""
-    scores = np.tile(labels.mean(axis=0), (len(asked), 1))
+    scores = np.zeros((len(asked), len(FINDINGS)))
     for index in range(len(FINDINGS)):
-        if 0 < labels[:, index].sum() < len(labels):
-            scores[:, index] = clone(classifier).fit(told, labels[:, index]).predict_proba(asked)[:, 1]
+        known = ~np.isnan(labels[:, index])
+        truth = labels[known, index]
+        scores[:, index] = truth.mean() if known.any() else 0
+        if 0 < truth.sum() < len(truth):
+            scores[:, index] = clone(classifier).fit(told[known], truth == 1).predict_proba(asked)[:, 1]
     return scores
 
 

@@ -57,14 +57,14 @@ class Bootstrap:
         """AUROC in every resample.
 
         Args:
-            labels: [N,F] of 0 and 1.
+            labels: [N,F] of 0 and 1, NaN for unknown.
             scores: [N,F], higher for more suspicion.
 
         Returns:
             [R,F]; NaN where a resample lacks positives or negatives. Equal to scikit-learn's roc_auc_score on the
             repeated rows.
         """
-        labels, scores = np.asarray(labels, dtype=bool), np.asarray(scores)
+        labels, scores = np.asarray(labels, dtype=float), np.asarray(scores)
         with ThreadPoolExecutor() as pool:  # numpy works outside of Python's lock
             columns = pool.map(self._auroc_of_finding, labels.T, scores.T)
             return np.stack(list(columns), axis=1)
@@ -81,9 +81,10 @@ class Bootstrap:
         np.add.at(total, self.patients, values.reshape(len(values), -1))
         return total
 
-    def _auroc_of_finding(self, labels: NDArray[np.bool_], scores: NDArray) -> NDArray[np.float64]:
+    def _auroc_of_finding(self, labels: NDArray[np.float64], scores: NDArray) -> NDArray[np.float64]:
         order = np.argsort(scores)
-        positive = labels[order]
+        order = order[~np.isnan(labels[order])]
+        positive = labels[order] == 1
         negative_scores, positive_scores = scores[order][~positive], scores[order][positive]
         # How many negatives lie below each positive, and how many no higher: ties count as half a win.
         below = np.searchsorted(negative_scores, positive_scores, "left")

@@ -1,7 +1,8 @@
 """The figures by which a model is judged: scikit-learn's, over one set of labels, scores and thresholds.
 
 A finding that is never or always present in the images has no ROC curve and no meaningful recall: its figures are
-None, its name is listed under `undefined`, and it is left out of every mean over findings.
+None, its name is listed under `undefined`, and it is left out of every mean over findings. An unknown label (NaN) is
+left out of its finding's figures; `exact_match` and the ranking precision are over images without unknown labels.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,7 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     brier_score_loss,
-    hamming_loss,
     label_ranking_average_precision_score,
-    multilabel_confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -30,7 +29,7 @@ def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float
     """Every figure of a set of scores that needs no resampling.
 
     Args:
-        labels: [N,14] of 0 and 1, in the order of FINDINGS.
+        labels: [N,14] of 0 and 1, NaN for unknown, in the order of FINDINGS.
         scores: [N,14] in 0..1; at or above its threshold a score is a positive call.
         thresholds: {finding: 0..1}.
 
@@ -44,35 +43,37 @@ def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float
     Raises:
         ValueError: other shapes, labels other than 0 and 1, scores outside 0..1, a finding without a threshold.
     """
-    labels, scores = check_scores(labels, scores)
+    truth = np.asarray(labels, dtype=float)
+    known = ~np.isnan(truth)
+    labels, scores = check_scores(np.where(known, truth, 0), scores)
     if ((scores < 0) | (scores > 1)).any():
         raise ValueError("scores must lie in 0..1; apply a sigmoid to logits first")
     if missing := [finding for finding in FINDINGS if finding not in thresholds]:
         raise ValueError(f"thresholds lack {', '.join(missing)}")
     calls = scores >= np.array([thresholds[finding] for finding in FINDINGS])
-    confusion = multilabel_confusion_matrix(labels, calls)
-    # A finding that is present but never called has a precision of 0, as the report has it.
-    precision, recall, f1, _ = precision_recall_fscore_support(labels, calls, average=None, zero_division=0)
-    figures = {
-        finding: {
-            **_measure_ranking(labels[:, index], scores[:, index]),
-            **_measure_calls(confusion[index], precision[index], recall[index], f1[index]),
+    figures = {}
+    for index, finding in enumerate(FINDINGS):
+        rows = known[:, index]
+        figures[finding] = {
+            **_measure_ranking(labels[rows, index], scores[rows, index]),
+            **_measure_calls(labels[rows, index], calls[rows, index]),
             "threshold": float(thresholds[finding]),
         }
-        for index, finding in enumerate(FINDINGS)
-    }
-    micro = precision_recall_fscore_support(labels, calls, average="micro", zero_division=0)[:3]
-    loss = float(hamming_loss(labels, calls))
+    micro = _precision_recall_f1(labels[known], calls[known])
+    loss = float((labels != calls)[known].mean()) if known.any() else None
+    whole = known.all(axis=1)
     return {
         "images": len(labels),
         "mean_auroc": _mean(figure["auroc"] for figure in figures.values()),
         "findings": figures,
         "macro": {name: _mean(figure[name] for figure in figures.values() if defined(figure)) for name in AVERAGED},
-        "micro": dict(zip(("precision", "recall", "f1"), map(float, micro), strict=True)),
-        "exact_match": float(accuracy_score(labels, calls)),
+        "micro": dict(zip(("precision", "recall", "f1"), micro, strict=True)),
+        "exact_match": float(accuracy_score(labels[whole], calls[whole])) if whole.any() else None,
         "hamming_loss": loss,
-        "accuracy": 1 - loss,
-        "label_ranking_average_precision": float(label_ranking_average_precision_score(labels, scores)),
+        "accuracy": None if loss is None else 1 - loss,
+        "label_ranking_average_precision": float(label_ranking_average_precision_score(labels[whole], scores[whole]))
+        if whole.any()
+        else None,
         "undefined": [finding for finding, figure in figures.items() if not defined(figure)],
     }
 
@@ -86,14 +87,13 @@ def auroc_by_finding(labels: ArrayLike, scores: ArrayLike) -> dict[str, float | 
     """Area under the ROC curve of each finding.
 
     Args:
-        labels: [N,14] of 0 and 1, in the order of FINDINGS.
+        labels: [N,14] of 0 and 1, NaN for unknown, in the order of FINDINGS.
         scores: [N,14], higher for more suspicion.
 
     Returns:
         {finding: 0..1, or None where the finding is always or never present and the area is undefined}.
     """
-    labels, scores = check_scores(labels, scores)
-    return {finding: _auroc(labels[:, index], scores[:, index]) for index, finding in enumerate(FINDINGS)}
+    return {finding: _auroc(truth, values) for finding, truth, values in by_finding(labels, scores)}
 
 
 def mean_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -141,23 +141,33 @@ def _measure_ranking(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> 
     return {
         "auroc": _auroc(labels, scores),
         "average_precision": float(average_precision_score(labels, scores)) if known else None,
-        "brier": float(brier_score_loss(labels, scores, pos_label=True)),
+        "brier": float(brier_score_loss(labels, scores, pos_label=True)) if len(labels) else None,
     }
 
 
-def _measure_calls(confusion: NDArray, precision: float, recall: float, f1: float) -> dict[str, Any]:
+def _measure_calls(labels: NDArray[np.bool_], calls: NDArray[np.bool_]) -> dict[str, Any]:
+    confusion = np.bincount(2 * labels + calls, minlength=4).reshape(2, 2)
     negatives, positives = (int(count) for count in confusion.sum(axis=1))
     known = negatives > 0 and positives > 0
+    precision, recall, f1 = _precision_recall_f1(labels, calls)
     return {
-        "precision": float(precision) if known else None,
-        "recall": float(recall) if known else None,
+        "precision": precision if known else None,
+        "recall": recall if known else None,
         "specificity": float(confusion[0, 0] / negatives) if known else None,
-        "f1": float(f1) if known else None,
-        "accuracy": float(confusion.trace() / confusion.sum()),
+        "f1": f1 if known else None,
+        "accuracy": float(confusion.trace() / len(labels)) if len(labels) else None,
         "positives": positives,
         "negatives": negatives,
         "confusion": confusion.tolist(),
     }
+
+
+def _precision_recall_f1(labels: NDArray[np.bool_], calls: NDArray[np.bool_]) -> tuple[float, float, float]:
+    if not len(labels):
+        return 0.0, 0.0, 0.0
+    # A finding that is present but never called has a precision of 0, as the report has it.
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, calls, average="binary", zero_division=0)
+    return float(precision), float(recall), float(f1)
 
 
 def _auroc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float | None:

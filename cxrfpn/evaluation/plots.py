@@ -100,7 +100,7 @@ def draw_roc(scored: Scored, figures: Mapping[str, Any]) -> Figure:
         figures_here = figures["findings"][finding]
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
         if figures_here["auroc"] is not None:
-            false_positives, true_positives, _ = roc_curve(scored.labels[:, index], scored.scores[:, index])
+            false_positives, true_positives, _ = roc_curve(*_known(scored, index))
             axes.plot(false_positives, true_positives, color=BLUE, lw=1.4)
             axes.plot(1 - figures_here["specificity"], figures_here["recall"], "o", color=ORANGE, ms=5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=_named(finding, "AUROC", figures_here["auroc"]))
@@ -113,9 +113,10 @@ def draw_precision_recall(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     figure, panels = _panels("recall", "precision")
     for index, finding, axes in panels:
         figures_here = figures["findings"][finding]
-        axes.axhline(scored.labels[:, index].mean(), color=GREY, lw=0.8, ls="--")
         if figures_here["average_precision"] is not None:
-            precision, recall, _ = precision_recall_curve(scored.labels[:, index], scored.scores[:, index])
+            labels, scores = _known(scored, index)
+            axes.axhline(labels.mean(), color=GREY, lw=0.8, ls="--")
+            precision, recall, _ = precision_recall_curve(labels, scores)
             axes.step(recall, precision, where="post", color=BLUE, lw=1.4)
             axes.plot(figures_here["recall"], figures_here["precision"], "o", color=ORANGE, ms=5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=_named(finding, "AP", figures_here["average_precision"]))
@@ -147,12 +148,12 @@ def draw_calibration(scored: Scored, probabilities: NDArray[np.float64] | None) 
     """Reliability: what was said against what was so, before and after calibration, in bins of equally many images."""
     figure, panels = _panels("score or probability", "share of positives")
     for index, finding, axes in panels:
-        labels, sets = scored.labels[:, index], [(scored.scores, ORANGE, "s")]
+        known, sets = ~np.isnan(scored.truth[:, index]), [(scored.scores, ORANGE, "s")]
         if probabilities is not None and not np.isnan(probabilities[:, index]).any():
             sets.append((probabilities, BLUE, "o"))
         top = 0.05
-        for values, colour, marker in sets:
-            said, was, _ = reliability(labels, values[:, index]).T
+        for values, colour, marker in sets if known.any() else ():
+            said, was, _ = reliability(scored.labels[known, index], values[known, index]).T
             axes.plot(said, was, color=colour, marker=marker, ms=3.5, lw=1.1)
             top = max(top, said.max(), was.max())
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
@@ -167,7 +168,7 @@ def draw_histograms(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     edges = np.linspace(0, 1, _BARS + 1)
     for index, finding, axes in panels:
         for present, colour in ((False, BLUE), (True, ORANGE)):
-            values = scored.scores[scored.labels[:, index] == present, index]
+            values = scored.scores[scored.truth[:, index] == present, index]
             if len(values):
                 shares = np.histogram(values, edges)[0] / len(values)
                 axes.stairs(shares, edges, color=colour, fill=True, alpha=0.45)
@@ -198,6 +199,12 @@ def draw_examples(scored: Scored, figures: Mapping[str, Any], examples: Mapping[
         axes.text(0, -0.02, told, **text)
         axes.text(0, -0.02 - 0.065 * (1 + told.count("\n")), called, color=colour, **text)
     return figure
+
+
+def _known(scored: Scored, index: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return the labels and scores of a finding in the images in which it is known."""
+    known = ~np.isnan(scored.truth[:, index])
+    return scored.labels[known, index], scored.scores[known, index]
 
 
 def _panels(across: str, up: str) -> tuple[Figure, Iterator[tuple[int, str, Axes]]]:

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.labels import label_matrix
+from cxrfpn.data.labels import known_matrix, label_matrix
+from cxrfpn.data.schema import UNKNOWN_COLUMN
 from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.evaluation.intervals import count_patients
 
@@ -28,7 +29,8 @@ class Scored:
     """N images that have both labels and scores.
 
     metadata has one row an image (METADATA_COLUMNS, and `source_side` where known), labels [N,14] bool and scores
-    [N,14] in 0..1 follow its order. `without_scores` are ids of the split that have no score, `without_labels` ids
+    [N,14] in 0..1 follow its order. `known` [N,14] bool says which labels are known, None that all are; an unknown
+    label is False. `without_scores` are ids of the split that have no score, `without_labels` ids
     that were scored and are nowhere in the source; `elsewhere` counts those of its other splits.
     """
 
@@ -38,6 +40,17 @@ class Scored:
     without_scores: tuple[str, ...] = ()
     without_labels: tuple[str, ...] = ()
     elsewhere: int = 0
+    known: NDArray[np.bool_] | None = None
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """Labels as [N,14] of 0, 1 and NaN for unknown."""
+        return self.labels.astype(float) if self.known is None else np.where(self.known, self.labels, np.nan)
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Which findings are known not to be there, [N,14]."""
+        return ~self.labels if self.known is None else ~self.labels & self.known
 
     def coverage(self) -> str:
         """One line that counts and names what did not match."""
@@ -54,7 +67,7 @@ class Scored:
         """Return for each finding the patients who have it or those who do not, whichever are fewer."""
         ids = self.metadata["patient_id"]
         return [
-            min(pair) for pair in zip(*(count_patients(each, ids) for each in (self.labels, ~self.labels)), strict=True)
+            min(pair) for pair in zip(*(count_patients(each, ids) for each in (self.labels, self.absent)), strict=True)
         ]
 
     def of(self, images: NDArray) -> "Scored":
@@ -63,6 +76,7 @@ class Scored:
             self.metadata.iloc[np.arange(len(self.metadata))[images]].reset_index(drop=True),
             self.labels[images],
             self.scores[images],
+            known=None if self.known is None else self.known[images],
         )
 
 
@@ -136,6 +150,7 @@ def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.Data
     return Scored(
         metadata=rows,
         labels=label_matrix(rows),
+        known=known_matrix(rows) if UNKNOWN_COLUMN in rows else None,
         scores=matched[list(FINDINGS)].to_numpy(),
         without_scores=tuple(ids[~found]),
         without_labels=tuple(others[~elsewhere]),

@@ -190,7 +190,7 @@ def _fit(
     if minimum_precision is None:
         minimum_precision = before.fitted_on.get("minimum_precision", MIN_PRECISION)
     content = fit_thresholds(
-        scored.labels,
+        scored.truth,
         scored.scores,
         scored.metadata,
         dataset=asked.source.name,
@@ -230,7 +230,8 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
     lines = [
         f"{figures['system']} on {figures['source']}, {figures['split']}: {scored.coverage()}",
         f"mean AUROC {_with_interval(figures, 'mean_auroc')} over {figures['resamples']} resamples of "
-        f"{figures['resampled']}; macro F1 {_number(figures['macro']['f1'])}; exact match {figures['exact_match']:.3f}",
+        f"{figures['resampled']}; macro F1 {_number(figures['macro']['f1'])}; "
+        f"exact match {_number(figures['exact_match'])}",
         f"  {'finding':<20}{'AUROC':>7}  {'95 % interval':<16}{'AP':>7}{'F1':>7}{'positives':>11}{'patients':>10}",
     ]
     for finding, figure in figures["findings"].items():

@@ -71,14 +71,14 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
     """
     with tqdm(total=4, desc="measuring", unit=" steps") as bar:
         at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
-        figures = measure(scored.labels, scored.scores, at)
+        figures = measure(scored.truth, scored.scores, at)
         bar.update()
         _add_intervals(figures, scored, bootstrap, thresholds)
         _add_calibration(figures, scored, thresholds, settings)
         bar.update()
         figures["subgroups"] = measure_subgroups(scored, at, bootstrap)
         bar.update()
-        figures["floors"] = measure_floors(scored.labels, scored.scores, train, scored.metadata, settings.seed)
+        figures["floors"] = measure_floors(scored.truth, scored.scores, train, scored.metadata, settings.seed)
         bar.update()
     return figures | {
         "patients": int(scored.metadata["patient_id"].nunique()),
@@ -86,7 +86,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
         "resamples": settings.resamples,
         "operating_point": thresholds.default,
         "operating_points": {
-            name: describe_thresholds(scored.labels, scored.scores, points)
+            name: describe_thresholds(scored.truth, scored.scores, points)
             for name, points in thresholds.operating_points.items()
         },
         "default_chosen_by": thresholds.default_chosen_by,
@@ -115,8 +115,8 @@ def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
         raise PredictionsError("the two sets of predictions have no image in common")
     one, other = one.of(common["index_one"].to_numpy()), other.of(common["index_other"].to_numpy())
     bootstrap, patients = settings.bootstrap(one.metadata), one.patients_behind()
-    whole = [bootstrap.once().auroc(each.labels, each.scores) for each in (one, other)]
-    resampled = [bootstrap.auroc(each.labels, each.scores) for each in (one, other)]
+    whole = [bootstrap.once().auroc(each.truth, each.scores) for each in (one, other)]
+    resampled = [bootstrap.auroc(each.truth, each.scores) for each in (one, other)]
     return {
         "images": len(one.metadata),
         "mean_auroc": _difference(*map(mean_over_findings, whole), *map(mean_over_findings, resampled)),
@@ -169,7 +169,7 @@ def probabilities(scored: Scored, thresholds: Thresholds, settings: Settings) ->
         return calibrated
     fitted = fitted_prevalence(thresholds)
     if settings.prevalence == OBSERVED:
-        actual = (scored.labels.sum(axis=0) + 0.5) / (len(scored.labels) + 1)
+        actual = (scored.labels.sum(axis=0) + 0.5) / ((~np.isnan(scored.truth)).sum(axis=0) + 1)
     else:
         actual = np.array([settings.prevalence[finding] for finding in FINDINGS])
     return shift_prevalence(calibrated, fitted, actual)
@@ -198,7 +198,7 @@ def read_prevalence(text: str) -> str | dict[str, float]:
 
 def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap, thresholds: Thresholds) -> None:
     """Intervals of every AUROC and their mean, and which thresholds were fitted on too little."""
-    areas = bootstrap.auroc(scored.labels, scored.scores)
+    areas = bootstrap.auroc(scored.truth, scored.scores)
     figures["mean_auroc_ci"] = interval(mean_over_findings(areas))
     fitted, behind = thresholds.fitted_on.get("positives", {}), scored.patients_behind()
     positive_patients = count_patients(scored.labels, scored.metadata["patient_id"])
@@ -223,9 +223,10 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
         sets["_at_prevalence"] = probabilities(scored, thresholds, settings)
     for suffix, values in sets.items():
         for index, finding in enumerate(FINDINGS):
-            if values is None or np.isnan(values[:, index]).any():
+            known = ~np.isnan(scored.truth[:, index])
+            if values is None or np.isnan(values[:, index]).any() or not known.any():
                 continue
-            labels, told = scored.labels[:, index], values[:, index]
+            labels, told = scored.labels[known, index], values[known, index]
             figures["findings"][finding] |= {
                 f"ece{suffix}": expected_calibration_error(labels, told),
                 f"brier{suffix}": float(np.mean((told - labels) ** 2)),

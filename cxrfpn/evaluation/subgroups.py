@@ -62,7 +62,7 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
                     "images": sizes[group],
                     "patients": members[group].nunique(),
                     **_told(values[group], samples[group], members[group].nunique()),
-                    "findings": _by_finding(scored.labels[mask], members[group], values[group], samples[group]),
+                    "findings": _by_finding(scored.truth[mask], members[group], values[group], samples[group]),
                 }
                 for group, mask in masks.items()
             },
@@ -76,11 +76,12 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
 
 def _values(scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """Each figure of each finding, [1,14]; NaN where it is undefined."""
-    labels, mine = scored.labels[mask], calls[mask]
-    areas = [np.nan if area is None else area for area in auroc_by_finding(labels, scored.scores[mask]).values()]
+    labels, absent, mine = scored.labels[mask], scored.absent[mask], calls[mask]
+    areas = auroc_by_finding(scored.truth[mask], scored.scores[mask]).values()
+    areas = [np.nan if area is None else area for area in areas]
     with np.errstate(invalid="ignore"):
         sensitivity = (labels & mine).sum(axis=0) / labels.sum(axis=0)
-        specificity = (~labels & ~mine).sum(axis=0) / (~labels).sum(axis=0)
+        specificity = (absent & ~mine).sum(axis=0) / absent.sum(axis=0)
     return {"auroc": np.array([areas]), "sensitivity": sensitivity[None], "specificity": specificity[None]}
 
 
@@ -88,11 +89,11 @@ def _samples(
     scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_], bootstrap: Bootstrap
 ) -> dict[str, NDArray[np.float64]]:
     """Each figure of each finding in every resample, [R,14]."""
-    labels, mine, resamples = scored.labels[mask], calls[mask], bootstrap.of(mask)
+    labels, absent, mine, resamples = scored.labels[mask], scored.absent[mask], calls[mask], bootstrap.of(mask)
     return {
-        "auroc": resamples.auroc(labels, scored.scores[mask]),
+        "auroc": resamples.auroc(scored.truth[mask], scored.scores[mask]),
         "sensitivity": resamples.ratio(labels & mine, labels),
-        "specificity": resamples.ratio(~labels & ~mine, ~labels),
+        "specificity": resamples.ratio(absent & ~mine, absent),
     }
 
 
@@ -105,13 +106,13 @@ def _told(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patient
 
 
 def _by_finding(
-    labels: NDArray[np.bool_], patients: pd.Series, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]
+    truth: NDArray[np.float64], patients: pd.Series, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]
 ) -> dict:
     told = {}
     for index, (finding, ill, well) in enumerate(
-        zip(FINDINGS, count_patients(labels, patients), count_patients(~labels, patients), strict=True)
+        zip(FINDINGS, count_patients(truth == 1, patients), count_patients(truth == 0, patients), strict=True)
     ):
-        told[finding] = {"positives": int(labels[:, index].sum()), "positive_patients": ill}
+        told[finding] = {"positives": int((truth[:, index] == 1).sum()), "positive_patients": ill}
         behind = {"auroc": min(ill, well), "sensitivity": ill, "specificity": well}
         for name in FIGURES:
             told[finding][name] = _number(values[name][0, index])

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from configuration_cxrfpn import FINDINGS
-from cxrfpn.evaluation.metrics import by_finding, check_scores
+from cxrfpn.evaluation.metrics import by_finding
 
 # 0.10, 0.15, ... 0.85; rounded so that a stored threshold reads as it was meant.
 THRESHOLD_GRID = np.round(np.arange(0.10, 0.851, 0.05), 2)
@@ -165,7 +164,7 @@ def describe_thresholds(
     """What each threshold does to the images it was fitted on, or to others.
 
     Args:
-        labels: [N,14] of 0 and 1.
+        labels: [N,14] of 0 and 1, NaN for unknown.
         probabilities: [N,14] scores in 0..1.
         thresholds: {finding: 0..1}.
 
@@ -173,10 +172,9 @@ def describe_thresholds(
         {finding: {threshold, sensitivity, specificity, precision (None for 0 of 0), true_positives, false_positives,
         true_negatives, false_negatives, few_positives}}.
     """
-    labels, scores = check_scores(labels, probabilities)
     table = {}
-    for index, finding in enumerate(FINDINGS):
-        truth, calls = labels[:, index], scores[:, index] >= thresholds[finding]
+    for finding, truth, scores in by_finding(labels, probabilities):
+        calls = scores >= thresholds[finding]
         hits, false_alarms = int((truth & calls).sum()), int((~truth & calls).sum())
         misses, rest = int((truth & ~calls).sum()), int((~truth & ~calls).sum())
         table[finding] = {

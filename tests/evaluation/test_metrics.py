@@ -10,7 +10,8 @@ import pytest
 from sklearn import metrics as sk
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.evaluation.metrics import mean_auroc, measure
+from cxrfpn.evaluation.intervals import Bootstrap
+from cxrfpn.evaluation.metrics import auroc_by_finding, mean_auroc, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 METRIC = ROOT / "cxrfpn" / "evaluation" / "findings_metric.py"
@@ -137,3 +138,26 @@ def test_over_two_processes(make_scored, run_python, tmp_path):
     assert second is None
     assert first["mean_auroc"] == pytest.approx(whole["mean_auroc"])
     assert first["findings"]["Mass"]["confusion"] == whole["findings"]["Mass"]["confusion"]
+
+
+def test_an_unknown_label_counts_nowhere():
+    """Figures with unknown labels are those of the images in which each finding is known."""
+    random = np.random.default_rng(3)
+    labels, scores = (random.random((60, 14)) < 0.4).astype(float), random.random((60, 14))
+    thresholds = dict.fromkeys(FINDINGS, 0.5)
+    truth = labels.copy()
+    truth[:25, 0], truth[:, 1] = np.nan, np.nan
+    figures, kept = measure(truth, scores, thresholds), measure(labels[25:], scores[25:], thresholds)
+    assert figures["findings"][FINDINGS[0]] == kept["findings"][FINDINGS[0]]
+    assert figures["findings"][FINDINGS[2]] == measure(labels, scores, thresholds)["findings"][FINDINGS[2]]
+    nobody = figures["findings"][FINDINGS[1]]
+    assert nobody["auroc"] is nobody["brier"] is nobody["accuracy"] is None and nobody["positives"] == 0
+    assert figures["undefined"] == [FINDINGS[1]] and figures["exact_match"] is None
+    known = ~np.isnan(truth)
+    assert figures["hamming_loss"] == ((scores >= 0.5) != labels)[known].mean()
+    assert auroc_by_finding(truth, scores)[FINDINGS[0]] == kept["findings"][FINDINGS[0]]["auroc"]
+    patients = np.arange(60).astype(str)
+    areas = Bootstrap.draw(patients, 40).auroc(truth, scores)
+    assert np.isnan(areas[:, 1]).all() and not np.isnan(areas[:, [0, 2]]).any()
+    once = Bootstrap.draw(patients, 1).once().auroc(truth, scores)[0]
+    assert once[0] == pytest.approx(kept["findings"][FINDINGS[0]]["auroc"])
