@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrfpn.data.cohort import PROTOCOLS
+from cxrfpn.data.label_tables import LABEL_TABLES, LabelTableSource, open_label_table
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.reporting import Asked, Report, save_report, score_model, score_predictions
 from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
@@ -48,8 +49,14 @@ def _parse() -> argparse.Namespace:
     system.add_argument(
         "--predictions", type=Path, nargs="+", metavar="FILE", help="anyone's scores; a second file is compared with it"
     )
-    parser.add_argument("--source", required=True, help="labelled images, such as parquet:FOLDER or nih:FOLDER")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="which images (test)")
+    parser.add_argument("--source", help="labelled images, such as parquet:FOLDER or nih:FOLDER")
+    parser.add_argument(
+        "--labels",
+        metavar="KIND:FILE",
+        help=f"the table of labels of another test set, a KIND of {', '.join(LABEL_TABLES)}: without --source its "
+        "images are scored, which lie in its folder; with --source the same scores are measured by these labels as well",
+    )
+    parser.add_argument("--split", choices=SPLITS, help="which images (test; all of a table of labels)")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="official", help="whose splits (official)")
     parser.add_argument("--output-dir", type=Path, default=Path("scores"), help="a folder for all that comes (scores)")
     parser.add_argument("--thresholds", type=Path, help="a thresholds.json to call predictions by (0.5)")
@@ -71,6 +78,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
     arguments = parser.parse_args()
+    if not arguments.source and not arguments.labels:
+        parser.error("give --source, --labels, or both")
+    arguments.split = arguments.split or ("test" if arguments.source else "all")
     if arguments.predictions and len(arguments.predictions) > 2:
         parser.error("--predictions takes one file, or two to compare")
     if arguments.thresholds and not arguments.predictions:
@@ -88,13 +98,17 @@ def _score(arguments: argparse.Namespace) -> Report:
         resample_images=arguments.resample_images,
         prevalence=read_prevalence(arguments.prevalence) if arguments.prevalence else None,
     )
+    labels = open_label_table(arguments.labels) if arguments.labels else None
+    if labels is not None:
+        print(labels.summary(), file=sys.stderr)
     asked = Asked(
-        source=open_source(arguments.source),
+        source=open_source(arguments.source) if arguments.source else LabelTableSource(labels),
         split=arguments.split,
         protocol=PROTOCOLS[arguments.protocol](),
         settings=settings,
         fit=arguments.fit_thresholds,
         minimum_precision=arguments.minimum_precision,
+        labels=labels,
     )
     if arguments.predictions:
         return score_predictions(arguments.predictions, asked, arguments.thresholds)

@@ -203,3 +203,49 @@ def test_wrong_usage_is_one_clear_line_and_exit_code_2(score, predictions, tmp_p
 def test_a_file_of_somebody_elses_scores_that_is_not_there(score, tmp_path):
     code, _, err = score("--predictions", tmp_path / "none.csv", "--source", "phantom:30", "--split", "all")
     assert code == 2 and err.strip().endswith("none.csv: no such file")
+
+
+@pytest.fixture(scope="module")
+def radiologists(tmp_path_factory) -> Path:
+    """A table in the layout of Google's, for 200 of the 300 drawings; of every tenth Pneumothorax is unknown."""
+    metadata = open_source("phantom:300").metadata().iloc[:200]
+    truth = label_matrix(metadata)
+    state = np.where(truth, "YES", "NO")
+    table = pd.DataFrame({"Image ID": metadata["image_id"] + ".png", "Patient ID": metadata["patient_id"]})
+    table["Pneumothorax"] = state[:, FINDINGS.index("Pneumothorax")]
+    table.loc[::10, "Pneumothorax"] = "HEDGE"
+    either = truth[:, [FINDINGS.index("Mass"), FINDINGS.index("Nodule")]].any(axis=1)
+    table["Nodule or mass"] = np.where(either, "YES", "NO")
+    path = tmp_path_factory.mktemp("labels") / "test_labels.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_the_labels_of_another_table_judge_the_same_scores(score, predictions, radiologists, tmp_path):
+    code, out, err = score("--predictions", predictions["good"], "--source", "phantom:300", "--split", "all",
+                           "--labels", f"nih-google:{radiologists}", "--resamples", 40,
+                           "--output-dir", tmp_path)  # fmt: skip
+    assert code == 0, err
+    assert "nih-google: 200 images; judges Pneumothorax, Nodule or mass (any of Mass, Nodule)" in err
+    assert "by the labels of nih-google:test_labels.csv, 200 images:" in out
+    other = json.loads((tmp_path / "metrics.json").read_text())["other_labels"]
+    air, either = other["labels"]["Pneumothorax"], other["labels"]["Nodule or mass"]
+    assert air["positives"] + air["negatives"] == 180 and either["positives"] + either["negatives"] == 200
+    # The table agrees with the drawings, so both AUROCs do.
+    assert air["auroc"] == air["auroc_own"] > 0.8 and either["auroc"] == either["auroc_own"] > 0.8
+    assert either["positive_patients"] > 0 and either["members"] == ["Mass", "Nodule"]
+    card = (tmp_path / "README.md").read_text()
+    assert "| Nodule or mass (any of Mass, Nodule) |" in card and "| Pneumothorax |" in card
+
+
+def test_a_table_of_labels_alone_is_scored_with_its_unknowns_left_out(score, predictions, radiologists, tmp_path):
+    code, out, err = score("--predictions", predictions["good"], "--labels", f"nih-google:{radiologists}",
+                           "--resamples", 40, "--output-dir", tmp_path)  # fmt: skip
+    assert code == 0, err
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    air, hernia = figures["findings"]["Pneumothorax"], figures["findings"]["Hernia"]
+    assert air["positives"] + air["negatives"] == 180 and hernia["positives"] == hernia["negatives"] == 0
+    assert figures["mean_auroc"] == air["auroc"] and figures["exact_match"] is None
+    assert len(figures["undefined"]) == 13 and "exact match undefined" in out
+    code, _, err = score("--predictions", predictions["good"], "--output-dir", tmp_path)
+    assert code == 2 and "give --source, --labels, or both" in err

@@ -10,6 +10,7 @@ from cxrfpn.evaluation.card_sections import (
     calibration_section,
     comparison_section,
     localisation_section,
+    other_labels_section,
     picture,
     results_section,
     subgroups_section,
@@ -18,7 +19,14 @@ from cxrfpn.evaluation.card_sections import (
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES
 
 # In the order of the card, after the results.
-SECTIONS = (thresholds_section, calibration_section, subgroups_section, localisation_section, comparison_section)
+SECTIONS = (
+    other_labels_section,
+    thresholds_section,
+    calibration_section,
+    subgroups_section,
+    localisation_section,
+    comparison_section,
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 ABOUT = """\

@@ -185,6 +185,30 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
     )
 
 
+def other_labels_section(figures: Mapping[str, Any]) -> str:
+    """The same scores by the labels of another table; nothing where none is given."""
+    if "other_labels" not in figures:
+        return ""
+    other = figures["other_labels"]
+    rows = [
+        (
+            f"{name} (any of {', '.join(label['members'])})" if label["members"] else name,
+            f"{label['positives']:,}",
+            f"{label['negatives']:,}",
+            _interval(label, "auroc"),
+            _interval(label, "auroc_own"),
+        )
+        for name, label in other["labels"].items()
+    ]
+    header = ("label", "positives", "negatives", "AUROC by these labels", "AUROC by the source's own")
+    notes = "".join(f" {note}." for note in other["notes"])
+    return (
+        f"## By the labels of {other['table']}\n\nThe same scores on the {other['images']:,} images "
+        f"({other['patients']:,} patients) that this table labels; both columns are over the same images.{notes}\n\n"
+        f"{_table(header, rows)}\n"
+    )
+
+
 def comparison_section(figures: Mapping[str, Any]) -> str:
     """Another system beside this one; nothing where there is none."""
     if "comparison" not in figures:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
+from cxrfpn.data.label_tables import LabelTable
 from cxrfpn.data.schema import Source
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
+from cxrfpn.evaluation.other_labels import measure_by_table
 from cxrfpn.evaluation.plots import save_plots
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.running import run_model
@@ -43,6 +45,7 @@ class Asked:
 
     With `fit` thresholds and calibration are fitted on the split first, which must not hold test images;
     `minimum_precision` is that of their precision constraint, or None for the one that the model was fitted with.
+    `labels` are another table's, by which the same scores are measured as well.
     """
 
     source: Source
@@ -51,6 +54,7 @@ class Asked:
     settings: Settings = field(default_factory=Settings)
     fit: bool = False
     minimum_precision: float | None = None
+    labels: LabelTable | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,14 @@ def _figures(
         train = select_split(metadata, "train", asked.protocol)
     told = {"system": system, "is_model": is_model}
     told |= {"source": portable(asked.source.name), "split": asked.split, "protocol": protocol_name(asked.protocol)}
-    return told | score(scored, thresholds, asked.settings, train)
+    told |= score(scored, thresholds, asked.settings, train)
+    if asked.labels is not None:
+        chances, bootstrap = (
+            probabilities(scored, thresholds, asked.settings),
+            asked.settings.bootstrap(scored.metadata),
+        )
+        told["other_labels"] = measure_by_table(scored, chances, asked.labels, bootstrap)
+    return told
 
 
 def _fit(
@@ -250,6 +261,10 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
     if "localisation" in figures:
         told = [f"{figures['localisation'][who]['mean']['pointing_accuracy']:.3f}" for who in ("model", "mean_box")]
         lines.append(f"pointing accuracy: {told[0]} (always at the mean box: {told[1]})")
+    if other := figures.get("other_labels"):
+        lines.append(f"by the labels of {other['table']}, {other['images']} images:")
+        for name, label in other["labels"].items():
+            lines.append(f"  {name:<20}{_with_interval(label, 'auroc')}, {label['positives']} positives")
     if comparison := figures.get("comparison"):
         mean = comparison["mean_auroc"]
         lines.append(

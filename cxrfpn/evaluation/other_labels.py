@@ -1,0 +1,105 @@
+"""Scores against the labels of another table: radiologists' instead of mined ones, or another set's own."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.label_tables import LabelTable
+from cxrfpn.data.label_tables.table import any_of
+from cxrfpn.data.labels import truth_matrix
+from cxrfpn.data.schema import SourceError
+from cxrfpn.evaluation.intervals import Bootstrap, interval
+from cxrfpn.evaluation.predictions import Scored
+
+
+def measure_by_table(
+    scored: Scored, probabilities: NDArray[np.float64] | None, table: LabelTable, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Measure the AUROC by a table's labels, beside that by the images' own, on the images that both have.
+
+    A label of the table that stands for any of several findings is scored by the probability that any of them is there,
+    as if they were independent; where findings have no calibrated probability, their scores take its place.
+
+    Args:
+        scored: labels and scores of N images.
+        probabilities: [N,14] calibrated, or None.
+        table: labels of some of these images.
+        bootstrap: resamples of the N images' patients.
+
+    Returns:
+        {"table", "images", "patients", "notes", "labels": {label: {"members", "positives", "negatives",
+        "positive_patients", "auroc", "auroc_ci", "auroc_own", "auroc_own_ci"}}}, both AUROCs on the same images, None
+        where undefined.
+
+    Raises:
+        SourceError: the table has none of the images.
+    """
+    places = pd.Series(np.arange(len(table.metadata)), index=table.metadata["image_id"])
+    row_of = scored.metadata["image_id"].map(places)
+    common = row_of.notna().to_numpy()
+    if not common.any():
+        raise SourceError(
+            f"{table.file}: has none of the images that were scored ({scored.metadata['image_id'].iloc[0]}, ...); "
+            f"it has {table.metadata['image_id'].iloc[0]}, ..."
+        )
+    rows = row_of[common].astype(int).to_numpy()
+    theirs, own = truth_matrix(table.metadata.iloc[rows]), scored.truth[common]
+    chances = _chances(scored.scores, probabilities)[common]
+    patients, resamples = scored.metadata["patient_id"][common], bootstrap.of(common)
+    labels: dict[str, Any] = {}
+    for finding in table.judged:
+        index = [FINDINGS.index(finding)]
+        labels[finding] = _measure(theirs[:, index[0]], own[:, index], chances[:, index], patients, resamples)
+    for name, members in table.members.items():
+        index = [FINDINGS.index(member) for member in members]
+        truth = table.groups[name].to_numpy()[rows]
+        labels[name] = _measure(truth, own[:, index], chances[:, index], patients, resamples)
+        labels[name]["members"] = list(members)
+    return {
+        "table": f"{table.kind}:{table.file.name}",
+        "images": int(common.sum()),
+        "patients": int(patients.nunique()),
+        "notes": list(table.notes),
+        "labels": labels,
+    }
+
+
+def _measure(
+    truth: NDArray[np.float64],
+    own: NDArray[np.float64],
+    chances: NDArray[np.float64],
+    patients: pd.Series,
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """One label [K] against members' own labels and chances [K,M], on the images in which both are known."""
+    own = any_of(own)
+    # An AUROC by one finding is that of its scores; the complement of a product of one is the same order.
+    chance = 1 - np.prod(1 - chances, axis=1) if chances.shape[1] > 1 else chances[:, 0]
+    positive, negative = truth == 1, truth == 0
+    own = np.where(positive | negative, own, np.nan)
+    return {
+        "members": [],
+        "positives": int(positive.sum()),
+        "negatives": int(negative.sum()),
+        "positive_patients": int(patients[positive].nunique()),
+        **_auroc("auroc", truth, chance, patients, bootstrap),
+        **_auroc("auroc_own", own, chance, patients, bootstrap),
+    }
+
+
+def _auroc(
+    name: str, truth: NDArray[np.float64], chance: NDArray[np.float64], patients: pd.Series, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    value = bootstrap.once().auroc(truth[:, None], chance[:, None])[0, 0]
+    if np.isnan(value):
+        return {name: None, f"{name}_ci": None}
+    behind = min(patients[truth == state].nunique() for state in (0, 1))
+    samples = bootstrap.auroc(truth[:, None], chance[:, None])[:, 0]
+    return {name: float(value), f"{name}_ci": interval(samples, behind)}
+
+
+def _chances(scores: NDArray[np.float64], probabilities: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    return scores if probabilities is None else np.where(np.isnan(probabilities), scores, probabilities)
