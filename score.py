@@ -54,7 +54,7 @@ def _parse() -> argparse.Namespace:
         "--labels",
         metavar="KIND:FILE",
         help=f"the table of labels of another test set, a KIND of {', '.join(LABEL_TABLES)}: without --source its "
-        "images are scored, which lie in its folder; with --source the same scores are measured by these labels as well",
+        "images are scored, which lie in its folder; with --source the same scores are measured by these labels too",
     )
     parser.add_argument("--split", choices=SPLITS, help="which images (test; all of a table of labels)")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="official", help="whose splits (official)")

@@ -152,6 +152,14 @@ ELSEWHERE = {
         "tests/test_archive.py",
         "def test_embeddings_are_a_list_column(",
     ),
+    ".venv/bin/python score.py --model . --labels chexpert:CheXpert-v1.0-small/valid.csv --output-dir scores": (
+        "tests/data/test_label_tables.py",
+        "def test_images_are_found_by_the_part_of_their_path_",
+    ),
+    ".venv/bin/python score.py --predictions mine.csv --labels vindr:annotations/image_labels_test.csv"
+    " --output-dir scores": ("tests/test_score.py", "def test_a_table_of_labels_alone_is_scored_"),
+    ".venv/bin/python score.py --model . --source nih:ChestXray14 --labels nih-google:test_labels.csv"
+    " --output-dir scores": ("tests/test_score.py", "def test_the_labels_of_another_table_judge_"),
     "score.py --predictions FILE.csv --source nih:FOLDER": ("tests/test_score.py", "def test_the_metadata_of_nih_is_"),
 }
 
