@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-# Before the libraries look: neither gradio nor the Hub's client is to tell anybody that, or how, the demo is used.
+# Set before the libraries read them: gradio and the Hub's client must not report that the demo is used.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 from demo.launching import free_address, launch

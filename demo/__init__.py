@@ -1,1 +1,1 @@
-"""The demo: what stands around the pipeline when people use it in a browser. Needs nothing of `cxrfpn`."""
+"""The demo: a page and an API around the pipeline. It needs nothing of `cxrfpn`."""

@@ -13,13 +13,14 @@ from patient_cxrfpn import SEXES, VIEW_POSITIONS, Patient
 
 
 def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
-    """Add both to the page that is being built.
+    """Add both endpoints to the page that is being built.
 
-    They stand on components that are never shown: gradio then checks that a file lies where uploads lie, and tells
-    clients the types.
+    They use components that are never shown: through them gradio checks that a file is an upload, and describes the
+    types to clients.
 
     Args:
-        limits: how many run at once, as gradio's events take it.
+        reader: reads the uploads.
+        limits: gradio's limits of how many calls run at once, for the key "reading" and for "batch".
     """
 
     def predict(
@@ -29,9 +30,9 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
         view_position: str = UNKNOWN,
         operating_point: str | None = None,
     ) -> dict[str, Any]:
-        """Findings of one radiograph (PNG, JPEG, WebP, TIFF, BMP or DICOM), the highest score first.
+        """Return the findings of one radiograph (PNG, JPEG, WebP, TIFF, BMP or DICOM), the highest score first.
 
-        What is unknown of age, sex and view position is taken from a DICOM header where there is one.
+        Age, sex and view position that are left out are read from a DICOM header, where there is one.
         """
         name = clean_name(Path(image or "").name)
         try:
@@ -42,7 +43,7 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
         return {"image": name, "patient": reading.patient, **_called(reading.findings, reading.is_chest, thresholds)}
 
     def predict_batch(images: list[str], operating_point: str | None = None) -> list[dict[str, Any]]:
-        """Findings of up to 200 radiographs, or of zips of them; for a file that cannot be used, an error."""
+        """Return the findings of up to 200 radiographs, or zips of them; an error for a file that cannot be used."""
         try:
             thresholds = reader.pipe.thresholds.at(operating_point or None)
             rows = list(read_rows(reader, Batch(_given(images))))
@@ -91,7 +92,7 @@ def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
 
 
 def _called(findings: list[dict[str, Any]], is_chest: bool, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """Findings called at the thresholds asked for; the pipeline called them at its default ones."""
+    """Call findings at the thresholds of a request; the pipeline called them at its default ones."""
     called = [
         {
             **finding,

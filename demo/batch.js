@@ -1,5 +1,5 @@
 // Draws the table of many readings: sorted by a click on a column, called at the chosen operating point, saved as CSV.
-// Text is always set as text, never as HTML: file names come from strangers.
+// Text is always set as text, never as HTML: visitors choose file names.
 const root = element.querySelector(".batch-root");
 const state = { point: props.default_point, column: null, descending: true };
 
@@ -61,11 +61,11 @@ function draw() {
   const { rows, total } = batch;
   const failed = rows.filter((row) => row.error).length;
   const done = rows.length === total;
-  const told = done ? `${total} files read${failed ? `, ${failed} of them could not be used` : ""}` : `Reading ${rows.length + 1} of ${total}`;
+  const status = done ? `${total} files read${failed ? `, ${failed} of them could not be used` : ""}` : `Reading ${rows.length + 1} of ${total}`;
   root.append(
     make("div", { class: "batch-head" },
       choosePoint("batch-operating-point"),
-      make("p", { role: "status" }, told),
+      make("p", { role: "status" }, status),
       done ? make("button", { type: "button", class: "save", onclick: () => save(`findings-${state.point}.csv`, new Blob([csv(rows)], { type: "text/csv" })) }, "Download CSV") : make("progress", { max: total, value: rows.length, "aria-label": "Files read" })),
     make("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Findings of every file" },
       make("table", {}, make("thead", {}, make("tr", {}, ...["File", "Positive", ...props.findings].map(header))),

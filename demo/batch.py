@@ -1,4 +1,4 @@
-"""Many uploads, one after the other; a bad one is a row that says why."""
+"""Read many uploads, one after the other; one that cannot be read is a row that says why."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from demo.uploads import Upload
 
 
 def read_rows(reader: Reader, uploads: Iterable[Upload]) -> Iterator[dict[str, Any]]:
-    """Read files and the members of zips; what is known of a patient is what a file's own header tells.
+    """Read files and the members of zips. Age, sex and view position are those of a file's own header.
 
     Args:
         uploads: a `Batch`.
@@ -17,7 +17,7 @@ def read_rows(reader: Reader, uploads: Iterable[Upload]) -> Iterator[dict[str, A
         `{"name", "findings", "is_chest"}`, or `{"name", "error"}`.
 
     Raises:
-        UploadError: they are too large together.
+        UploadError: together they are too large.
     """
     for upload in uploads:
         yield _row(reader, upload)

@@ -1,4 +1,4 @@
-"""The examples that come with the demo: phantoms, all synthetic, and what was drawn into each."""
+"""The demo's examples: synthetic radiographs, and the findings drawn into each."""
 
 import base64
 import hashlib
@@ -15,19 +15,19 @@ FOLDER = Path(__file__).with_name("examples")
 
 @cache
 def load_examples() -> list[dict[str, Any]]:
-    """examples.json: for each `{"file", "title", "age", "sex", "view_position", "findings", "sha256"}`."""
+    """Return examples.json: for each `{"file", "title", "age", "sex", "view_position", "findings", "sha256"}`."""
     return json.loads((FOLDER / "examples.json").read_text())
 
 
 def drawn_findings(data: bytes) -> list[str] | None:
-    """What was drawn into an example, told by its bytes; None for any other file."""
+    """Return the findings drawn into an example, which is known by its bytes; None for any other file."""
     digest = hashlib.sha256(data).hexdigest()
     return next((example["findings"] for example in load_examples() if example["sha256"] == digest), None)
 
 
 @cache
 def thumbnails(side: int = 112) -> list[dict[str, str]]:
-    """Title and a small picture, as a data URL, of each example."""
+    """Return the title of each example and a small picture of it, as a data URL."""
     shown = []
     for example in load_examples():
         file = io.BytesIO()

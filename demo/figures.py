@@ -1,4 +1,4 @@
-"""What was measured of the model, from the files of its package; nothing is typed in here."""
+"""Show what was measured of the model, from the files of its package."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-# Where figures lie in a package: beside the released weights in a folder, in a run's folder at its root.
+# Where a package keeps its figures: the released one in a folder, a run at its root.
 FOLDERS = ("results/", "")
 PLOTS = {
     "auroc": "AUROC of each finding with its interval, beside what age, view position and sex alone reach",
@@ -38,12 +38,12 @@ class Figures:
 
     def of_operating_point(self, name: str, thresholds: dict[str, float]) -> dict[str, dict[str, Any]] | None:
         """{finding: {"sensitivity", "specificity", counts}} as measured with just these thresholds, or None."""
-        told = self.content.get("operating_points", {}).get(name)
-        same = told and all(abs(told[finding]["threshold"] - value) < 1e-6 for finding, value in thresholds.items())
-        return told if same else None
+        rows = self.content.get("operating_points", {}).get(name)
+        same = rows and all(abs(rows[finding]["threshold"] - value) < 1e-6 for finding, value in thresholds.items())
+        return rows if same else None
 
     def measured_on(self) -> str:
-        """Where sensitivities and specificities come from, in a sentence; empty where nothing was measured."""
+        """Return a sentence that says where sensitivities and specificities come from, "" where there are none."""
         if not self.content:
             return ""
         return (
@@ -60,17 +60,17 @@ class Figures:
         )
 
     def _headline(self) -> str:
-        told = self.content
-        floor = (told.get("floors", {}).get("patient_only") or {}).get("mean_auroc")
+        content = self.content
+        baseline = (content.get("floors", {}).get("patient_only") or {}).get("mean_auroc")
         tiles = [
-            ("mean AUROC", _number(told["mean_auroc"]), _interval(told.get("mean_auroc_ci"))),
-            ("by age, sex and view alone", _number(floor), "the floor to beat"),
+            ("mean AUROC", _number(content["mean_auroc"]), _interval(content.get("mean_auroc_ci"))),
+            ("by age, sex and view alone", _number(baseline), "the baseline to beat"),
             (
                 "macro F1",
-                _number(told["macro"]["f1"]),
-                f"at {told.get('operating_point', 'its thresholds')}".replace("_", " "),
+                _number(content["macro"]["f1"]),
+                f"at {content.get('operating_point', 'its thresholds')}".replace("_", " "),
             ),
-            ("images", f"{told['images']:,}", f"of {told['patients']:,} patients, {told['split']} split"),
+            ("images", f"{content['images']:,}", f"of {content['patients']:,} patients, {content['split']} split"),
         ]
         cells = "".join(
             f"<div class='tile'><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(remark)}</small></div>"
@@ -94,17 +94,17 @@ class Figures:
         rows = [
             (
                 name.replace("_", " "),
-                f"{told['positives']:,}",
-                f"{told['positive_patients']:,}" if "positive_patients" in told else "-",
-                _number(told["auroc"]),
-                _interval(told.get("auroc_ci")),
-                _number(told.get("average_precision")),
-                _number(told.get("recall")),
-                _number(told.get("specificity")),
-                _number(told.get("threshold")) + ("*" if told.get("few_positives_to_fit") else ""),
-                _number(told.get("ece_calibrated", told.get("ece"))),
+                f"{row['positives']:,}",
+                f"{row['positive_patients']:,}" if "positive_patients" in row else "-",
+                _number(row["auroc"]),
+                _interval(row.get("auroc_ci")),
+                _number(row.get("average_precision")),
+                _number(row.get("recall")),
+                _number(row.get("specificity")),
+                _number(row.get("threshold")) + ("*" if row.get("few_positives_to_fit") else ""),
+                _number(row.get("ece_calibrated", row.get("ece"))),
             )
-            for name, told in self.content["findings"].items()
+            for name, row in self.content["findings"].items()
         ]
         return (
             "<h3>Findings</h3>"
@@ -119,12 +119,12 @@ class Figures:
             (
                 attribute.replace("_", " "),
                 group,
-                f"{told['images']:,}",
-                *(cell for key in ("auroc", "sensitivity", "specificity") for cell in (_number(told.get(key)),)),
-                _interval(told.get("auroc_ci")),
+                f"{row['images']:,}",
+                *(cell for key in ("auroc", "sensitivity", "specificity") for cell in (_number(row.get(key)),)),
+                _interval(row.get("auroc_ci")),
             )
             for attribute, report in self.content.get("subgroups", {}).items()
-            for group, told in report["groups"].items()
+            for group, row in report["groups"].items()
         ]
         columns = ("by", "group", "images", "AUROC", "sensitivity", "specificity", "interval of AUROC")
         return "<h3>Subgroups</h3>" + _table(columns, rows) if rows else ""

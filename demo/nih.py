@@ -1,4 +1,4 @@
-"""A radiograph from the NIH test set, with its label, where the Hub's viewer of data sets can be reached."""
+"""Draw radiographs from the NIH test set, with their labels, through the Hub's viewer of data sets."""
 
 import os
 import random
@@ -16,19 +16,19 @@ from patient_cxrfpn import SEXES, VIEW_POSITIONS
 DATASET, SPLIT, ROWS = "timm/nih-chest-xray-14", "test", 25_596
 SERVER = "https://datasets-server.huggingface.co"
 PATIENCE = 8.0  # seconds
-# Labels of the radiographs that were handed out lately, by the sha256 of their bytes: told again beside the reading.
+# Labels of the radiographs drawn last, by the sha256 of their bytes: they are shown beside the reading.
 _KEPT = 256
 _labels: OrderedDict[str, list[str]] = OrderedDict()
 _lock = threading.Lock()
 
 
 class UnreachableError(ValueError):
-    """The Hub did not answer, or not with a radiograph; the message is one line."""
+    """Raised when the Hub does not answer, or not with a radiograph; the message is one line."""
 
 
 def is_reachable() -> bool:
-    """Whether to offer such radiographs at all; asked once, at the start."""
-    if is_offline_mode():  # HF_HUB_OFFLINE, in whichever way the Hub's client takes it
+    """Return whether such radiographs can be offered; asked once, at the start."""
+    if is_offline_mode():  # HF_HUB_OFFLINE, as the Hub's client reads it
         return False
     try:
         address = f"{_server()}/is-valid?dataset={DATASET}"
@@ -38,12 +38,12 @@ def is_reachable() -> bool:
 
 
 def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
-    """One radiograph of the official test set at random, and its patient under the pipeline's keys.
+    """Draw a radiograph of the official test set at random; return it and its patient, under the pipeline's keys.
 
     Raises:
-        UnreachableError: see there.
+        UnreachableError: the Hub does not answer, or not with a radiograph, or must not be asked.
     """
-    if is_offline_mode():  # there is no button then, but a stranger's program may do without one
+    if is_offline_mode():  # the page has no button then, but a program may call this without it
         raise UnreachableError("this demo asks nothing of the network; try a synthetic one")
     query = {"dataset": DATASET, "config": "default", "split": SPLIT, "offset": random.randrange(ROWS), "length": 1}
     try:
@@ -65,7 +65,7 @@ def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
 
 
 def label_of(data: bytes) -> list[str] | None:
-    """The findings that NIH's label names; None for a radiograph that did not come from here."""
+    """Return the findings that NIH's label names; None for a radiograph that was not drawn here."""
     return _labels.get(sha256(data).hexdigest())
 
 

@@ -23,7 +23,7 @@ from demo.uploads import MAX_FILES, Batch, is_dicom, read_upload
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 HERE = Path(__file__).parent
-# What the model beside the demo is called, whatever folder a Space puts both into.
+# The name of the model beside the demo: a Space puts both into a folder of another name.
 PROJECT = "cxr-densenet-fpn"
 NOTICE = "For research and teaching. Not for clinical use."
 KINDS = "PNG, JPEG, WebP, TIFF, BMP or DICOM"
@@ -43,10 +43,10 @@ diagnosis.</footer>"""
 
 
 def build(pipe: Any) -> gr.Blocks:
-    """The page around one pipeline.
+    """Return the page around one pipeline.
 
     Args:
-        pipe: of "chest-xray-findings".
+        pipe: a pipeline "chest-xray-findings".
     """
     reader, figures = Reader(pipe), Figures(pipe)
     points = describe_points(pipe.thresholds, figures)
@@ -60,9 +60,9 @@ def build(pipe: Any) -> gr.Blocks:
                 _many_images(reader, shared)
             with gr.Tab("The model", id="model") as tab:
                 card = gr.HTML("", padding=False)
-                told = f"{figures.page()}<p class='hint'>{describe_errors(reader.gate.measured)}</p>"
-                # Only once it is looked at: its pictures would weigh on every visit.
-                tab.select(lambda: told, None, card, show_progress="hidden", **_PRIVATE)
+                text = f"{figures.page()}<p class='hint'>{describe_errors(reader.gate.measured)}</p>"
+                # Sent when the tab is opened: its pictures would make every visit slower.
+                tab.select(lambda: text, None, card, show_progress="hidden", **_PRIVATE)
             with gr.Tab("For engineers", id="engineers"):
                 gr.Markdown((HERE / "calls.md").read_text(encoding="utf-8"), elem_classes="prose-narrow")
         gr.HTML(PRIVACY, padding=False)
@@ -74,7 +74,7 @@ def build(pipe: Any) -> gr.Blocks:
 
 
 def model_name(pipe: Any) -> str:
-    """What the page calls the model: a Hub id, or the name of its folder; never where that lies."""
+    """Return how the page names the model: a Hub id, or the name of its folder without the path."""
     source = Path(str(pipe.model.name_or_path))
     if not source.exists():
         return str(source)
@@ -107,9 +107,9 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
         if path is None:
             return None
         try:
-            told, upload = patient_from_form(*patient), read_upload(path)
-            return reader.show(reader.read(upload, told, maps=True), upload)
-        except ValueError as error:  # told in the reading's place, where the eye is, not in a pop-up
+            known, upload = patient_from_form(*patient), read_upload(path)
+            return reader.show(reader.read(upload, known, maps=True), upload)
+        except ValueError as error:  # shown in place of the reading, where the visitor looks
             return {"error": str(error)}
 
     def fill(path: str, *fields: str) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
         )
         with gr.Column(scale=5, min_width=280):
             gr.HTML(
-                "<p class='hint'>DICOM headers tell age, sex and view; of other files the patient counts as unknown. "
+                "<p class='hint'>Age, sex and view are read from DICOM headers; for other files they count as unknown. "
                 "A file that cannot be read is a row that says why.</p>"
             )
         button = gr.Button("Read all", variant="primary", scale=1, min_width=120, elem_id="read-all")
@@ -190,7 +190,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
     files.clear(lambda: None, None, table, show_progress="hidden", **_PRIVATE)
 
 
-# What the page asks for itself is no part of the API.
+# Events of the page itself are no part of the API.
 _PRIVATE = {"api_visibility": "private"}
 
 

@@ -1,4 +1,4 @@
-"""The operating points as the page offers them: names for people, thresholds, and what each did to labelled images."""
+"""The operating points that the page offers: names for people, thresholds, and what was measured at them."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ TITLES = {
 
 
 def describe_points(thresholds: Any, figures: Figures) -> list[dict[str, Any]]:
-    """Every operating point of a package.
+    """Describe every operating point of a package.
 
     Args:
         thresholds: the pipeline's `Thresholds`.
-        figures: the package's measured figures, empty where it has none.
+        figures: what was measured of the package; may be empty.
 
     Returns:
         `{"name", "title", "hint", "thresholds": {finding: 0..1}, "figures": {finding: {...}} or None}` each.

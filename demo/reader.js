@@ -1,6 +1,6 @@
 // Draws one reading: findings with their thresholds beside the radiograph and a finding map. Everything that can
 // change after the reading (operating point, finding, opacity) changes here, without asking the server again.
-// Text is always set as text, never as HTML: file names come from strangers.
+// Text is always set as text, never as HTML: visitors choose file names.
 const root = element.querySelector(".reader-root");
 const state = { point: props.default_point, finding: null, opacity: 0.6 };
 
@@ -24,7 +24,7 @@ function thresholdLine(finding) {
   if (!figures) return `Threshold ${finding.threshold.toFixed(2)}. Its sensitivity and specificity were not measured.`;
   const { true_positives: tp, false_negatives: fn, true_negatives: tn, false_positives: fp } = figures;
   const sensitivity = tp + fn ? `sensitivity ${percent(figures.sensitivity)} (${tp} of ${tp + fn})` : "no positives to measure its sensitivity on";
-  const few = figures.few_positives ? ", few to judge by" : "";
+  const few = figures.few_positives ? ", few positives" : "";
   return `Threshold ${finding.threshold.toFixed(2)}: ${sensitivity}${few}, specificity ${percent(figures.specificity)} (${tn} of ${tn + fp}).`;
 }
 
@@ -88,7 +88,7 @@ function draw() {
   root.replaceChildren();
   if (!reading) return;
   if (reading.error) return void root.append(make("p", { class: "refused", role: "alert" }, reading.error));
-  if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like a chest radiograph. "), "Neither does a negative, a side view or a film on its side. The network scores whatever it is given, and what follows means nothing."));
+  if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like a chest radiograph. "), "Neither does a negative, a side view or a film on its side. The network scores any picture, and the scores below mean nothing."));
   root.append(make("div", { class: `reading${reading.is_chest ? "" : " unsure"}` }, calls(reading), views(reading)));
 }
 

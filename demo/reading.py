@@ -1,4 +1,4 @@
-"""One radiograph -> what the page and the API show of it: numbers, a picture and finding maps, small enough to send."""
+"""Read one radiograph, and describe the reading for the page: numbers, a picture and finding maps."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ SHOWN_SIDE, MAP_SIDE = 1024, 128
 
 @dataclass(frozen=True)
 class Reading:
-    """A radiograph as it was read: its pixels [H,W] uint8, the patient as told, the pipeline's findings."""
+    """A radiograph that was read: its pixels [H,W] uint8, the patient, and the pipeline's findings."""
 
     name: str
     pixels: np.ndarray
@@ -33,10 +33,10 @@ class Reading:
 
 
 class Reader:
-    """Reads uploads through one pipeline, the only way that pixels become findings here.
+    """Read uploads through one pipeline.
 
     Args:
-        pipe: of "chest-xray-findings".
+        pipe: a pipeline "chest-xray-findings".
     """
 
     def __init__(self, pipe: Any):
@@ -44,7 +44,7 @@ class Reader:
         self.gate = Gate.load()
 
     def patient_in(self, upload: Upload) -> dict[str, Any]:
-        """What the file itself says of the patient (a DICOM header); None where it is silent."""
+        """Return what a DICOM header says of the patient; None for what it does not say."""
         radiograph = self.pipe.image_processor.read(upload.data, name=upload.name)
         return radiograph.patient.values()
 
@@ -65,7 +65,7 @@ class Reader:
         return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
 
     def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
-        """What the page draws: the reading, its picture and its maps as data URLs. No path, no header, no state."""
+        """Return what the page draws: the reading, its picture and its maps as data URLs; no path and no header."""
         height, width = reading.pixels.shape
         scale = min(1.0, SHOWN_SIDE / max(height, width))
         shown = Image.fromarray(reading.pixels).resize((max(1, round(width * scale)), max(1, round(height * scale))))
@@ -93,7 +93,7 @@ class Reader:
 
 
 def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
-    """The fields of the page -> the pipeline's keys, None for what is unknown.
+    """Turn the fields of the page into the pipeline's keys, with None for what is unknown.
 
     Raises:
         ValueError: an age that is no number of years in 0 to 120.
@@ -114,14 +114,14 @@ def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
 
 
 def patient_to_form(patient: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The inverse of `patient_from_form`, for what a DICOM header told."""
+    """Turn the pipeline's keys into the fields of the page, for the values of a DICOM header."""
     age = patient["age"]
     view_position = patient["view_position"] if patient["view_position"] in VIEW_POSITIONS else UNKNOWN
     return "" if age is None else f"{age:g}", patient["sex"] or UNKNOWN, view_position
 
 
 def _layer(placed: np.ndarray) -> Image.Image:
-    """A placed map [h,w] of 0..1 -> a picture that, laid over the radiograph, gives what `overlay` blends.
+    """Turn a placed map [h,w] of 0..1 into a picture that, laid over the radiograph, looks as `overlay` blends it.
 
     Its 256 colours are the map's levels, each as opaque as it is high: a palette is small, and quick to make.
     """

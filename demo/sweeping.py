@@ -1,4 +1,4 @@
-"""Uploads leave the disk when their time is up, or the process ends; whatever became of the request."""
+"""Delete uploads some minutes after they came, and all of them when the process ends."""
 
 import contextlib
 import os
@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# How long an upload lives, and how often that is looked at, seconds. It cannot go with its first reading: gradio keeps
-# equal files of equal names once, so another visitor's request may still wait for it.
+# How long an upload is kept, and how often old ones are looked for, in seconds. An upload cannot be deleted after its
+# first reading: gradio stores equal files of equal names once, and another visitor's request may still need it.
 LIVE, EVERY = 300, 20
 
 
@@ -36,7 +36,7 @@ def upload_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
-    """Let the process make every temporary file in a folder that is swept, whatever library makes it."""
+    """Let the process make every temporary file in a folder that is swept, also those of libraries."""
     before, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield

@@ -1,4 +1,4 @@
-"""Uploads by strangers -> bytes that are safe to decode: sizes, formats and pixel counts are checked on headers."""
+"""Check what visitors upload before it is decoded: number and size of files, formats, pixels."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class UploadError(ValueError):
-    """An upload that is refused; the message is one line that may be shown."""
+    """Raised when an upload is refused; the message is one line that may be shown."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Upload:
 
 
 def clean_name(name: str) -> str:
-    """What a file may be called on the page: the last part of its path, printable, at most 80 characters."""
+    """Return how the page names a file: the last part of its path, printable, at most 80 characters."""
     last = PurePosixPath(name.replace("\\", "/")).name
     printable = "".join(character if character.isprintable() else " " for character in last).strip()
     return printable[-LONGEST_NAME:] or "file"
@@ -72,7 +72,7 @@ def read_upload(path: str | Path) -> Upload:
 
 
 def check_header(data: bytes, name: str) -> None:
-    """Refuse what would take too much to decode, and formats that nobody keeps radiographs in.
+    """Refuse files that take too much to decode, and formats in which nobody keeps radiographs.
 
     Raises:
         UploadError: no image of the known kinds, or too many pixels.
@@ -92,7 +92,7 @@ def check_header(data: bytes, name: str) -> None:
 
 
 def is_dicom(data: bytes, name: str) -> bool:
-    """By its mark, or by its suffix where the mark was left out."""
+    """Return whether a file is DICOM, by its mark, or by its suffix where the mark was left out."""
     return data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom"))
 
 
@@ -115,12 +115,12 @@ def _check_pixels(width: int, height: int, name: str) -> None:
 
 
 class Batch:
-    """The files of one request, in order. Zips are listed once, at the start, and read member by member, in memory.
+    """The files of one request, in order. Zips are listed at the start, and read member by member, in memory.
 
-    Going through it reads one file after the other; one that is refused comes with its error, and the others go on.
+    Iterating reads one file after the other. One that is refused comes with its error, and the others follow.
 
     Args:
-        paths: of uploads; a zip stands for its members, but for folders and the hidden files that some systems add.
+        paths: of uploads. A zip stands for its members, without folders and the hidden files that some systems add.
 
     Raises:
         UploadError: more than 200 files, or a zip that is damaged or lists too much, before any is decoded; and, while
@@ -157,11 +157,11 @@ def _check_count(count: int) -> None:
 
 
 def _list(path: Path, most: int) -> list[zipfile.ZipInfo]:
-    """Every entry of a zip, unless there are more than `most`: to list a million takes seconds and a gigabyte."""
+    """List a zip, unless it has more than `most` entries: a million take seconds and a gigabyte."""
     name = clean_name(path.name)
     try:
         data = path.read_bytes()
-        if data.count(ENTRY_MARK) > most:  # counted, since what a zip says of its own length may be a lie
+        if data.count(ENTRY_MARK) > most:  # counted, as what a zip says of its own length may be false
             raise UploadError(f"{name}: zips of more than {MAX_ENTRIES} entries in all are not read; send fewer")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return archive.infolist()
@@ -172,7 +172,7 @@ def _list(path: Path, most: int) -> list[zipfile.ZipInfo]:
 
 
 def _is_file(entry: zipfile.ZipInfo) -> bool:
-    """No folder, nor a hidden file that some systems add."""
+    """Return whether an entry is a file, and no hidden one that some systems add."""
     return not entry.is_dir() and not re.search(r"(^|/)(\.[^./]|__MACOSX/)", entry.filename)
 
 
@@ -205,7 +205,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Upload:
         if member.compress_type not in COMPRESSIONS:
             raise UploadError(f"{name}: its compression is not taken here; make the zip with deflate, the usual one")
         with archive.open(member) as file:
-            while piece := file.read(PIECE):  # what the directory says of sizes may be a lie
+            while piece := file.read(PIECE):  # what the directory says of sizes may be false
                 data += piece
                 if len(data) > MAX_FILE_BYTES:
                     raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
