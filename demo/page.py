@@ -19,7 +19,8 @@ from demo.points import describe_points
 from demo.queueing import FairQueue
 from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
 from demo.sweeping import LIVE
-from demo.uploads import MAX_FILES, Batch, is_dicom, read_upload
+from demo.uploads import MAX_FILES, Batch, read_upload
+from dicom_cxrfpn import is_dicom
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 HERE = Path(__file__).parent

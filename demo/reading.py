@@ -17,6 +17,8 @@ from overlay_cxrfpn import GLOW
 from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
 
 UNKNOWN = "unknown"
+# Twice the largest chest detector. The bare reader takes more, and with them more time and memory.
+MAX_PIXELS = 30_000_000
 # Longer sides, in pixels: of the radiograph as the page shows it, and of the maps, which are smooth.
 SHOWN_SIDE, MAP_SIDE = 1024, 128
 
@@ -45,8 +47,7 @@ class Reader:
 
     def patient_in(self, upload: Upload) -> dict[str, Any]:
         """Return what a DICOM header says of the patient; None for what it does not say."""
-        radiograph = self.pipe.image_processor.read(upload.data, name=upload.name)
-        return radiograph.patient.values()
+        return self._decode(upload).patient.values()
 
     def read(self, upload: Upload, patient: Mapping[str, Any], maps: bool = False) -> Reading:
         """Read one upload.
@@ -59,10 +60,13 @@ class Reader:
         Raises:
             ValueError: an upload or a patient that cannot be used, in one line.
         """
-        radiograph = replace(self.pipe.image_processor.read(upload.data, name=upload.name), **patient)
+        radiograph = replace(self._decode(upload), **patient)
         findings = self.pipe(radiograph, maps=maps)
         known = radiograph.patient.values()
         return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
+
+    def _decode(self, upload: Upload) -> Any:
+        return self.pipe.image_processor.read(upload.data, name=upload.name, max_pixels=MAX_PIXELS)
 
     def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
         """Return what the page draws: the reading, its picture and its maps as data URLs; no path and no header."""

@@ -1,4 +1,4 @@
-"""Check what visitors upload before it is decoded: number and size of files, formats, pixels."""
+"""Take what visitors upload: files and zips of them, within limits of number and size."""
 
 import contextlib
 import io
@@ -8,15 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
-
 from demo.sweeping import LIVE
-from dicom_cxrfpn import DEFLATED_DICOM
-from radiograph_cxrfpn import FORMATS
 
 MAX_FILE_BYTES = 64 * 2**20
-# Twice the largest chest detector. The bare reader takes more; a machine that is open to the world need not.
-MAX_PIXELS = 30_000_000
 MAX_FILES = 200
 # Of the zips of one request, of any kind: folders and hidden files are not read, but it takes time to list them.
 MAX_ENTRIES = 2000
@@ -57,7 +51,7 @@ def read_upload(path: str | Path) -> Upload:
     """Read an uploaded file.
 
     Raises:
-        UploadError: it is gone, too large, of another kind, or has too many pixels.
+        UploadError: it is gone or too large.
     """
     path = Path(path)
     name = clean_name(path.name)
@@ -67,51 +61,7 @@ def read_upload(path: str | Path) -> Upload:
         data = path.read_bytes()
     except OSError:
         raise UploadError(_gone(name)) from None
-    check_header(data, name)
     return Upload(name, data, size=len(data))
-
-
-def check_header(data: bytes, name: str) -> None:
-    """Refuse files that take too much to decode, and formats in which nobody keeps radiographs.
-
-    Raises:
-        UploadError: no image of the known kinds, or too many pixels.
-    """
-    if is_dicom(data, name):
-        _check_dicom(data, name)
-        return
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(*image.size, name)
-    except UnidentifiedImageError:
-        raise UploadError(f"{name}: not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or DICOM)") from None
-    except UploadError:
-        raise
-    except Exception:  # Pillow's parsers raise many kinds on broken headers
-        raise UploadError(f"{name}: damaged or truncated") from None
-
-
-def is_dicom(data: bytes, name: str) -> bool:
-    """Return whether a file is DICOM, by its mark, or by its suffix where the mark was left out."""
-    return data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom"))
-
-
-def _check_dicom(data: bytes, name: str) -> None:
-    import pydicom
-
-    if DEFLATED_DICOM.search(data):
-        raise UploadError(f"{name}: deflated DICOM is not taken here; save it uncompressed")
-    try:
-        header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
-        rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-    except Exception:
-        raise UploadError(f"{name}: the DICOM file cannot be read") from None
-    _check_pixels(columns, rows, name)
-
-
-def _check_pixels(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise UploadError(f"{name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million; shrink it")
 
 
 class Batch:
@@ -123,7 +73,7 @@ class Batch:
         paths: of uploads. A zip stands for its members, without folders and the hidden files that some systems add.
 
     Raises:
-        UploadError: more than 200 files, or a zip that is damaged or lists too much, before any is decoded; and, while
+        UploadError: more than 200 files, or a zip that is damaged or lists too much, before any is read; and, while
             they are read, more than 1 GB together.
     """
 
@@ -209,7 +159,6 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Upload:
                 data += piece
                 if len(data) > MAX_FILE_BYTES:
                     raise UploadError(f"{name}: is larger than {MAX_FILE_BYTES >> 20} MB")
-        check_header(bytes(data), name)
     except UploadError as error:
         return Upload(name, error=str(error), size=len(data))
     except Exception:  # zipfile raises many kinds on a damaged member

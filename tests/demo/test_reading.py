@@ -71,6 +71,17 @@ def test_sixteen_bits_survive(reader, drawing):
     assert np.abs(pixels.astype(int) - drawing).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["bomb.png", "bomb.dcm"])
+def test_files_of_more_pixels_than_a_detector_has_are_refused(reader, dicom, drawing, monkeypatch, kind):
+    monkeypatch.setattr("demo.reading.MAX_PIXELS", 30_000)
+    file = io.BytesIO()
+    Image.fromarray(drawing).save(file, "PNG")
+    upload = Upload(kind, file.getvalue() if kind.endswith("png") else dicom())
+    for read in (reader.patient_in, lambda upload: reader.read(upload, {})):
+        with pytest.raises(ValueError, match=f"^{kind}: 160 x 200 pixels are more than 0.03 million"):
+            read(upload)
+
+
 def test_what_the_page_says_overrules_the_header_and_what_it_leaves_out_does_not(reader, dicom):
     upload = Upload("scan.dcm", dicom(PatientAge="058Y", PatientSex="F", ViewPosition="AP"))
     assert reader.read(upload, {}).patient == {"age": 58, "sex": "F", "view_position": "AP"}

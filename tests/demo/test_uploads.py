@@ -1,4 +1,4 @@
-"""What strangers may send: sizes, counts, names, bombs. Everything is refused in one line, before it is decoded."""
+"""What visitors may upload: sizes, counts, names, zip bombs. All is refused in one line, before it is decoded."""
 
 import io
 import os
@@ -7,7 +7,6 @@ import tempfile
 import time
 import tracemalloc
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,13 @@ from PIL import Image
 
 from demo import uploads
 from demo.sweeping import sweep, upload_folder
-from demo.uploads import Batch, UploadError, check_header, clean_name, read_upload
+from demo.uploads import Batch, UploadError, clean_name, read_upload
 
 
 def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises any size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
 
 
 def zipped(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -48,30 +35,6 @@ def test_a_radiograph_comes_through_unchanged(tmp_path, drawing):
     path = tmp_path / "a.png"
     path.write_bytes(png(drawing))
     assert read_upload(path).data == path.read_bytes()
-
-
-def test_too_many_pixels_are_refused_on_the_header():
-    with pytest.raises(UploadError, match="bomb.png: 60000 x 60000 pixels are more than 30 million"):
-        check_header(png_that_claims(60000, 60000), "bomb.png")
-
-
-def test_too_many_pixels_of_a_dicom_are_refused_on_the_header(dicom):
-    with pytest.raises(UploadError, match="60000 x 60000 pixels"):
-        check_header(dicom(Rows=60000, Columns=60000), "bomb.dcm")
-
-
-def test_a_dicom_that_inflates_as_a_whole_is_refused_unread(dicom):
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    with pytest.raises(UploadError, match="deflated"):
-        check_header(dicom(syntax=DeflatedExplicitVRLittleEndian, Rows=10, Columns=10), "bomb.dcm")
-
-
-def test_formats_that_run_programs_are_no_images():
-    file = io.BytesIO()
-    Image.new("L", (20, 20), 99).save(file, "EPS")
-    with pytest.raises(UploadError, match="not an image"):
-        check_header(file.getvalue(), "page.png")
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch, drawing):

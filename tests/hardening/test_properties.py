@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as numpy_strategies
 
 from cxrfpn.prediction.inputs import InputError, match_patients, read_patients
 from demo.reading import patient_from_form
-from demo.uploads import UploadError, check_header
 from patient_cxrfpn import Patient
 from pixels_cxrfpn import RadiographError
 from radiograph_cxrfpn import read_radiograph
@@ -66,10 +65,6 @@ def sound() -> dict[str, bytes]:
 @given(mark=st.sampled_from(MARKS), rest=st.binary(max_size=600), name=NAMES)
 def test_arbitrary_bytes(mark, rest, name):
     read_or_refused(mark + rest, name)
-    try:
-        check_header(mark + rest, name)
-    except UploadError as error:
-        assert not CONTROLS.search(str(error))
 
 
 @pytest.mark.filterwarnings("ignore")
