@@ -129,7 +129,7 @@ def _read_age(value: Any, notes: list[str]) -> float | None:
     if not 0 <= years <= MAX_AGE_YEARS:
         notes.append(f"The age {_shown(value)} is outside 0 to {MAX_AGE_YEARS:.0f} years and was taken as unknown.")
         return None
-    return round(years, 4)
+    return years
 
 
 def _read_sex(value: Any) -> str | None:

@@ -13,9 +13,13 @@ from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
 from cxrfpn.prediction.predicting import Prediction, predict
 from cxrfpn.prediction.tables import FORMS, write_predictions
 from loading_cxrfpn import load_pipeline
+from patient_cxrfpn import Patient
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from pixels_cxrfpn import printable
 
 ROOT = Path(__file__).resolve().parent
+# Files that are named where many are skipped.
+LISTED = 10
 BACKENDS = ("torch", "onnx")
 
 
@@ -61,10 +65,10 @@ def _parse() -> argparse.Namespace:
         help="instead of PATHs an archive, in as many processes as accelerate starts, part by part into the folder "
         "--output: org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N",
     )
-    parser.add_argument("--age", type=float, help="years, of every patient")
+    parser.add_argument("--age", help="years, of every patient")
     parser.add_argument("--sex", help="M or F, of every patient")
     parser.add_argument("--view-position", help="PA or AP, of every radiograph")
-    parser.add_argument("--patients", type=Path, help="a CSV with the columns image, age, sex, view_position")
+    parser.add_argument("--patients", type=Path, help="a table with the columns image, age, sex, view_position")
     parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
     parser.add_argument(
         "--trust-remote-code",
@@ -142,10 +146,16 @@ def _load(arguments: argparse.Namespace) -> ChestXrayFindingsPipeline:
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Input]:
-    paths = find_radiographs(arguments.paths)
+    found = find_radiographs(arguments.paths)
+    if found.skipped:
+        names = ", ".join(printable(path.name) for path in found.skipped[:LISTED])
+        more = ", ..." if len(found.skipped) > LISTED else ""
+        print(f"predict: skipped {len(found.skipped)} files that are no pictures: {names}{more}", file=sys.stderr)
+    paths = found.radiographs
     if arguments.patients is None:
-        told = {"age": arguments.age, "sex": arguments.sex, "view_position": arguments.view_position}
-        return [Input(path, {key: value for key, value in told.items() if value is not None}) for path in paths]
+        patient = {"age": arguments.age, "sex": arguments.sex, "view_position": arguments.view_position}
+        Patient(**patient)  # refused here, before the model is loaded
+        return [Input(path, {key: value for key, value in patient.items() if value is not None}) for path in paths]
     inputs, unused = match_patients(paths, read_patients(arguments.patients))
     unknown = sum(not entry.patient for entry in inputs)
     if unused or unknown:

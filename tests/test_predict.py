@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,19 @@ from PIL import Image
 from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients
+from cxrfpn.prediction.inputs import (
+    Input,
+    InputError,
+    PatientRow,
+    PatientTable,
+    find_radiographs,
+    match_patients,
+    read_patients,
+)
 from cxrfpn.prediction.maps import save_maps
 from cxrfpn.prediction.predicting import predict as predict_inputs
 from loading_cxrfpn import load_pipeline
+from patient_cxrfpn import Patient
 from predict import main
 from tests.hardening.dicoms import make_dicom, stored
 
@@ -76,12 +86,13 @@ def test_a_table_of_patients(run_python, package, folder, tmp_path):
     """A row matches by file name or stem; an impossible patient is its own file's error; what is left over is said."""
     table = tmp_path / "patients.csv"
     table.write_text(
-        "Image Index,Patient Age,Patient Gender,View Position\na.png,63,F,AP\nb,414,M,\nghost.png,1,M,PA\n"
+        "Image Index,Patient Age,Patient Gender,View Position\na.png,63,F,AP\nb,abc,M,\nghost.png,1,M,PA\n"
     )
     done = predict(run_python, package, folder / "**" / "*.[pjt]*[gf]", "--patients", table, "--format", "json")
     assert "2 files have no row" in done.stderr and "1 of its rows have no file" in done.stderr
     first, second, _, last = (json.loads(line) for line in done.stdout.splitlines())
-    assert second["error"] == f"{folder / 'b.jpg'}: age '414' is outside 0 to 120 years; leave it out if it is unknown"
+    message = "patients.csv, row 3: age 'abc' is not a number of years; leave it out if it is unknown"
+    assert second["error"] == f"{folder / 'b.jpg'}: {message}"
     assert done.returncode == 2 and len(last["findings"]) == 14
     pipe = pipeline("chest-xray-findings", model=str(package), trust_remote_code=True)
     expected = pipe({"image": folder / "a.png", "age": 63, "sex": "F", "view_position": "AP"})
@@ -116,13 +127,17 @@ def two_exports(tmp_path, drawing) -> Path:
 
 
 def test_dicom_files_are_known_by_what_is_in_them(two_exports):
+    (two_exports / "a" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (two_exports / "a" / "IM2.dcm.gz").write_bytes(b"")
     found = find_radiographs([str(two_exports / "a")])
-    assert [path.name for path in found] == ["1.2.840.113.5.1", "1.2.840.113.5.2", "IM1.dcm"]
+    names = [path.name for path in found.radiographs]
+    assert names == ["1.2.840.113.5.1", "1.2.840.113.5.2", "IM1.dcm", "IM2.dcm.gz"]
+    assert [path.name for path in found.skipped] == ["DICOMDIR", "letter.v2"]
 
 
 def test_every_radiograph_has_maps_of_its_own(two_exports, package, drawing):
     Image.fromarray(drawing).save(two_exports / "a" / "IM1.png")
-    inputs = [Input(path) for path in find_radiographs([str(two_exports / "a")])]
+    inputs = [Input(path) for path in find_radiographs([str(two_exports / "a")]).radiographs]
     pipe = load_pipeline(str(package))
     predictions = list(save_maps(predict_inputs(pipe, inputs, maps=True), pipe, two_exports / "maps"))
     positive = sum(finding["positive"] for each in predictions for finding in each.findings)
@@ -131,19 +146,65 @@ def test_every_radiograph_has_maps_of_its_own(two_exports, package, drawing):
     assert any("1.2.840.113.5.1_" in name for name in names) and not any("IM1.dcm" in name for name in names)
 
 
+def table_of(patients: dict[str, dict[str, str]]) -> PatientTable:
+    rows = {name: PatientRow(number, patient) for number, (name, patient) in enumerate(patients.items(), start=2)}
+    return PatientTable(Path("patients.csv"), rows)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ward/films/a.png", "films/a.png", "./films/a", "films\\a.png", "a.png", "a", "C:\\export\\a.png", "/gone/a.png"],
+)
+def test_a_row_is_found_however_it_names_its_file(tmp_path, name):
+    film = tmp_path / "ward" / "films" / "a.png"
+    table = PatientTable(tmp_path / "ward" / "patients.csv", {name: PatientRow(2, {"age": "63"})})
+    for path in (film, Path(os.path.relpath(film))):
+        (entry,), unused = match_patients([path], table)
+        assert entry == Input(path, {"age": "63"}, "patients.csv, row 2") and not unused
+    (entry,), unused = match_patients([tmp_path / "other" / "b.png"], table)
+    assert not entry.patient and unused == [name]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_a_table_in_any_encoding_with_any_separator(tmp_path, encoding, delimiter):
+    table = tmp_path / "patients.csv"
+    lines = [
+        ["IMAGE", "Patient Age", "Geschlecht/Sex", "SEX"],
+        ["Müller.png", "063Y", "x", "Female"],
+        ["b.png", "", "", "M"],
+    ]
+    table.write_bytes("\r\n".join(map(delimiter.join, lines)).encode(encoding))
+    rows = read_patients(table).rows
+    assert {name: row.patient for name, row in rows.items()} == {
+        "Müller.png": {"age": "063Y", "sex": "Female"},
+        "b.png": {"sex": "M"},
+    }
+
+
+def test_the_table_of_the_nih_of_2017_as_it_is(tmp_path):
+    table = tmp_path / "Data_Entry_2017.csv"
+    table.write_text(
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,"
+        "Height],OriginalImagePixelSpacing[x,y],\n00000001_000.png,Mass|Nodule,0,1,058Y,M,PA,2682,2749,0.143,0.143,\n"
+    )
+    (row,) = read_patients(table).rows.values()
+    assert Patient(**row.patient) == Patient(58, "M", "PA")
+
+
 def test_a_row_that_two_files_could_take_is_refused(two_exports):
     files = [two_exports / patient / "IM1.dcm" for patient in "ab"]
     for name in ("IM1.dcm", "IM1"):
         with pytest.raises(InputError) as caught:
-            match_patients(files, {name: {"age": "63"}})
+            match_patients(files, table_of({name: {"age": "63"}}))
         line = str(caught.value)
         assert f"the row {name} of" in line and all(str(file) in line for file in files) and "\n" not in line
-    inputs, unused = match_patients(files, {str(file): {"age": str(age)} for age, file in enumerate(files)})
+    inputs, unused = match_patients(files, table_of({str(file): {"age": str(age)} for age, file in enumerate(files)}))
     assert [entry.patient for entry in inputs] == [{"age": "0"}, {"age": "1"}] and not unused
-    inputs, _ = match_patients(files, {str(files[0]): {"age": "63"}, "IM1": {"age": "8"}})
+    inputs, _ = match_patients(files, table_of({str(files[0]): {"age": "63"}, "IM1": {"age": "8"}}))
     assert [entry.patient["age"] for entry in inputs] == ["63", "8"]
     uids = [two_exports / "a" / f"1.2.840.113.5.{number}" for number in (1, 2)]
-    inputs, unused = match_patients(uids, {"1.2.840.113.5": {"age": "63"}, uids[1].name: {"age": "8"}})
+    inputs, unused = match_patients(uids, table_of({"1.2.840.113.5": {"age": "63"}, uids[1].name: {"age": "8"}}))
     assert [entry.patient for entry in inputs] == [{}, {"age": "8"}] and unused == ["1.2.840.113.5"]
 
 

@@ -1,21 +1,22 @@
 """Paths, folders, globs and a table of patients -> the radiographs to predict."""
 
-import csv
 import glob
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
+from cxrfpn.table_text import PATH_SPELLINGS, SPELLINGS, find_column, read_rows
 from dicom_cxrfpn import is_dicom
+from patient_cxrfpn import PATIENT_KEYS
 from pixels_cxrfpn import printable
 
 # As far as the mark of a DICOM file goes.
 MARKED_BYTES = 132
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
-IMAGE_COLUMNS = ("image", "file", "path", "image_id", "Image Index")
-PATIENT_COLUMNS = {"age": ("age", "Patient Age"), "sex": ("sex", "Patient Sex", "Patient Gender"),
-                   "view_position": ("view_position", "view", "View Position")}  # fmt: skip
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".tif", ".tiff", ".bmp", ".npy", ".dcm", ".dicom"}
+GZIP_SUFFIX = ".gz"
+# The index of a folder of DICOM files, which has no suffix either.
+DICOMDIR = "DICOMDIR"
 
 
 class InputError(ValueError):
@@ -24,28 +25,60 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Input:
-    """A file to predict and what was said of its patient: only what is known, under the pipeline's keys."""
+    """A file to predict, and what was said of its patient: what is known, as written, under the pipeline's keys.
+
+    `row` says where it was said ("ward.csv, row 12"), for errors.
+    """
 
     path: Path
     patient: dict[str, str] = field(default_factory=dict)
+    row: str = ""
 
 
-def find_radiographs(paths: Iterable[str]) -> list[Path]:
-    """Files as they are; of folders every radiograph in any depth; globs expanded. In order, each once.
+@dataclass(frozen=True)
+class Found:
+    """The files to predict, in order, and the files of folders that are passed over, since they are no pictures."""
 
-    In a folder a file counts by its suffix, when it has none (as DICOM exports often do), or as DICOM by its content (a
-    file named by its UID seems to have the suffix .7); hidden files don't.
+    radiographs: list[Path]
+    skipped: list[Path]
+
+
+@dataclass(frozen=True)
+class PatientRow:
+    """A row of a table of patients: its number in the file, and its cells under the pipeline's keys."""
+
+    number: int
+    patient: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PatientTable:
+    """A table of patients: its file, and its rows by the image's path as the table writes it."""
+
+    file: Path
+    rows: dict[str, PatientRow]
+
+
+def find_radiographs(paths: Iterable[str]) -> Found:
+    """Find files as they are; in folders every radiograph in any depth; globs expanded. In order, each once.
+
+    In a folder a file counts by its suffix (also before .gz), when it has none (as DICOM exports often do), or as DICOM
+    by its content (a file named by its UID seems to have the suffix .7). A DICOMDIR and all other files are skipped;
+    hidden files are not even listed.
 
     Raises:
         InputError: a folder without radiographs, or a glob that matches nothing.
     """
     found: dict[Path, None] = {}
+    skipped: dict[Path, None] = {}
     for text in paths:
         if os.path.isdir(text):  # False, where pathlib raises, for a name that no file can have
-            inside = sorted(path for path in Path(text).rglob("*") if _is_radiograph(path))
+            files = sorted(path for path in Path(text).rglob("*") if not path.name.startswith(".") and path.is_file())
+            inside = [path for path in files if _is_radiograph(path)]
             if not inside:
                 raise InputError(f"{text}: the folder holds no radiographs ({', '.join(sorted(SUFFIXES))})")
             found.update(dict.fromkeys(inside))
+            skipped.update(dict.fromkeys(path for path in files if path not in found))
         elif glob.has_magic(text) and not os.path.exists(text):
             matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
             if not matches:
@@ -53,48 +86,43 @@ def find_radiographs(paths: Iterable[str]) -> list[Path]:
             found.update(dict.fromkeys(path for path in matches if path.is_file()))
         else:
             found[Path(text)] = None
-    return list(found)
+    return Found(list(found), list(skipped))
 
 
-def read_patients(table: Path) -> dict[str, dict[str, str]]:
-    """Read a CSV of patients: a column that names the image, and any of age, sex and view_position.
+def read_patients(table: Path) -> PatientTable:
+    """Read a table of patients: a column that names the image, and any of age, sex and view_position.
 
-    NIH's own column names are understood too. Empty cells are unknown.
-
-    Returns:
-        {image as the table names it: {"age": ..., "sex": ..., "view_position": ...}}.
+    The columns may bear other names, NIH's own among them (`SPELLINGS`), and the file may be separated by commas,
+    semicolons or tabs, in any encoding that `decode_table` knows. Empty cells are unknown.
 
     Raises:
         InputError: no such file, no image column, no patient column, or an image named twice.
     """
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, records = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, records = read_rows(table.read_bytes())
+    except OSError as error:
+        raise InputError(f"{table}: cannot be read as a table ({error.strerror})") from None
+    except ValueError as error:
         raise InputError(f"{table}: cannot be read as a table ({error})") from None
-    image_column = next((name for name in IMAGE_COLUMNS if name in columns), None)
-    known = {
-        key: next(name for name in names if name in columns)
-        for key, names in PATIENT_COLUMNS.items()
-        if set(names) & set(columns)
-    }
+    image_column = find_column(columns, (*PATH_SPELLINGS, *SPELLINGS["image_id"]))
+    known = {key: column for key in PATIENT_KEYS if (column := find_column(columns, SPELLINGS[key]))}
     if image_column is None or not known:
         has = printable(", ".join(columns))
         raise InputError(f"{table}: needs a column 'image' and at least one of age, sex, view_position; it has {has}")
-    patients: dict[str, dict[str, str]] = {}
-    for record in records:
-        image = record[image_column]
-        if image in patients:
-            raise InputError(f"{table}: names the image {printable(str(image))} twice")
-        patients[image] = {
-            key: record[column].strip() for key, column in known.items() if (record[column] or "").strip()
-        }
-    return patients
+    rows: dict[str, PatientRow] = {}
+    for number, record in enumerate(records, start=2):
+        image = record[image_column].strip()
+        if image in rows:
+            raise InputError(f"{table}: names the image {printable(image)} twice (rows {rows[image].number}, {number})")
+        patient = {key: record[column].strip() for key, column in known.items() if record[column].strip()}
+        rows[image] = PatientRow(number, patient)
+    return PatientTable(table, rows)
 
 
-def match_patients(paths: Iterable[Path], patients: Mapping[str, dict[str, str]]) -> tuple[list[Input], list[str]]:
-    """Give each file its row: by the path as written, by file name, or by file name without suffix.
+def match_patients(paths: Iterable[Path], table: PatientTable) -> tuple[list[Input], list[str]]:
+    """Give each file its row: by its path as written or from the table's folder, by the end of its path, or its name.
+
+    Suffixes may be missing in the table, and its paths may be those of Windows or of another machine.
 
     Returns:
         the inputs, and the names in the table that no file bears.
@@ -102,20 +130,47 @@ def match_patients(paths: Iterable[Path], patients: Mapping[str, dict[str, str]]
     Raises:
         InputError: a row that is two files', of which one would be given another patient's age and sex.
     """
+    names = _row_names(table.rows)
     inputs: list[Input] = []
     taken: dict[str, Path] = {}
     for path in paths:
-        name = next((name for name in (str(path), path.name, bare(path).name) if name in patients), None)
-        inputs.append(Input(path, {} if name is None else patients[name]))
+        name = next((names[name] for name in _file_names(path, table.file.parent) if name in names), None)
         if name is None:
+            inputs.append(Input(path))
             continue
+        row = table.rows[name]
+        inputs.append(Input(path, row.patient, f"{printable(table.file.name)}, row {row.number}"))
         if name in taken:
-            row, one, other = (printable(str(each)) for each in (name, taken[name], path))
+            shown, one, other = (printable(str(each)) for each in (name, taken[name], path))
             raise InputError(
-                f"the row {row} of the table of patients fits both {one} and {other}; write their paths into the table"
+                f"the row {shown} of the table of patients fits both {one} and {other}; write their paths into it"
             )
         taken[name] = path
-    return inputs, [name for name in patients if name not in taken]
+    return inputs, [name for name in table.rows if name not in taken]
+
+
+def _row_names(rows: Mapping[str, PatientRow]) -> dict[str, str]:
+    """What a file may be called to be a row's -> the row; a path of another machine counts by its name, if unique."""
+    names = {_plain(name): name for name in rows}
+    foreign: dict[str, list[str]] = {}
+    for name in rows:
+        if PureWindowsPath(name).drive or (os.path.isabs(name) and not os.path.exists(name)):
+            foreign.setdefault(PureWindowsPath(name).name, []).append(name)
+    return {short: those[0] for short, those in foreign.items() if len(those) == 1} | names
+
+
+def _file_names(path: Path, folder: Path) -> Iterable[str]:
+    """What a table in `folder` may call a file, the fullest name first."""
+    absolute = Path(os.path.abspath(path))
+    ends = ("/".join(absolute.parts[start:]) for start in range(1, len(absolute.parts)))
+    for name in (str(path), os.path.relpath(absolute, os.path.abspath(folder)), str(absolute), *ends):
+        yield _plain(name)
+        yield _plain(str(bare(Path(name))))
+
+
+def _plain(name: str) -> str:
+    """A path with the slashes of Unix and without ./ at its beginning."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def bare(path: Path) -> Path:
@@ -124,9 +179,10 @@ def bare(path: Path) -> Path:
 
 
 def _is_radiograph(path: Path) -> bool:
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.upper() == DICOMDIR:
         return False
-    return not path.suffix or path.suffix.lower() in SUFFIXES or _is_marked_dicom(path)
+    suffix = (path.with_suffix("") if path.suffix.lower() == GZIP_SUFFIX else path).suffix.lower()
+    return not path.suffix or suffix in SUFFIXES or _is_marked_dicom(path)
 
 
 def _is_marked_dicom(path: Path) -> bool:

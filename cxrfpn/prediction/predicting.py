@@ -52,7 +52,8 @@ def _prepare(pipe: ChestXrayFindingsPipeline, entry: Input) -> Radiograph:
     try:  # refused here, beside its file, rather than with its whole batch
         Patient(**entry.patient)
     except ValueError as error:
-        raise ValueError(f"{printable(str(entry.path))}: {error}") from None
+        where = f"{entry.row}: " if entry.row else ""
+        raise ValueError(f"{printable(str(entry.path))}: {where}{error}") from None
     return radiograph
 
 

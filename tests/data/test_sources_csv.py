@@ -100,7 +100,7 @@ def test_a_file_that_is_gone_ends_its_part(tmp_path: Path) -> None:
         ("path,findings\n1.png,Mass\n2.png,\n", "row 3, image 2: the findings are missing"),
         ("path,findings\n1.png,Mass\n2.png,Lupus\n", "row 3, image 2: unknown finding 'Lupus'"),
         ("path,patient,split,findings\n1.png,A,train,Mass\n2.png,A,test,Mass\n", "patient A is in test here"),
-        ("", "cannot be read as a CSV"),
+        ("", "cannot be read as a table"),
     ],
 )
 def test_bad_tables_are_refused_by_row(tmp_path: Path, text: str, words: str) -> None:

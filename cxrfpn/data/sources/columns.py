@@ -1,5 +1,6 @@
 """The columns of a source's table, in whatever spelling, -> the one schema; and what no table may hold."""
 
+import io
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,32 +13,17 @@ import pandas as pd
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
 from cxrfpn.data.sources.patient_ids import nih_patient, read_patient_id, warn_of_other_patients
+from cxrfpn.table_text import SPELLINGS, decode_table, letters
 from patient_cxrfpn import Patient
 
 logger = logging.getLogger(__name__)
 
-# Field -> the names of its column, letters and digits only, the first choice first.
-SPELLINGS: dict[str, tuple[str, ...]] = {
-    "image_id": ("imageid", "imageindex", "filename", "imagename"),
-    "patient_id": ("patientid", "patient"),
-    "age": ("age", "patientage"),
-    "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "view_position": ("viewposition", "view"),
-    "findings": ("labelnames", "findings", "findinglabels", "labels", "label"),
-    "split": ("split",),
-    "fold": ("fold",),
-}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 # Any fold that is not the validation set's.
 OTHER_FOLD = VALIDATION_FOLD + 1
 SPLITS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
 
 _IMAGE_SUFFIX = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
-
-
-def letters(name: str) -> str:
-    """A name with its spelling taken off: "Patient ID" and "patient_id" -> "patientid"."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 # Boxes of the NIH call Infiltration "Infiltrate"; None stands for the absence of findings.
@@ -72,7 +58,7 @@ def spelled(
 
 
 def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.DataFrame:
-    """A CSV file (also .csv.gz) of nothing but strings; a missing cell is "".
+    """Read a table of nothing but strings, in any encoding and with any separator; a missing cell is "".
 
     Args:
         name: what errors call it.
@@ -82,12 +68,14 @@ def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.Dat
         SourceError: it cannot be read.
     """
     try:
-        table = pd.read_csv(
-            file, header=header, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-        )
+        text, delimiter = decode_table(file.read_bytes() if isinstance(file, Path) else file.read())
+        options = {"header": header, "sep": delimiter, "dtype": str, "keep_default_na": False, "index_col": False}
+        table = pd.read_csv(io.StringIO(text), **options)
     except (OSError, ValueError, EOFError) as error:  # pandas' own parser errors are ValueErrors
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
-        raise SourceError(f"{name}: cannot be read as a CSV file ({reason})") from None
+        raise SourceError(f"{name}: cannot be read as a table ({reason})") from None
+    if header is not None:
+        table.columns = table.columns.str.strip()
     return table.fillna("")  # short lines
 
 

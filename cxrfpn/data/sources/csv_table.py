@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Container, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
@@ -20,10 +20,9 @@ from cxrfpn.data.sources.columns import (
 )
 from cxrfpn.data.sources.files import in_runs, read_file
 from cxrfpn.data.sources.labels import finding_columns, marked_findings
+from cxrfpn.table_text import PATH_SPELLINGS
 
 logger = logging.getLogger(__name__)
-
-PATH_SPELLINGS = ("path", "imagepath", "filepath", "image", "file", "filename", "imageindex")
 
 
 class CsvSource:
@@ -92,7 +91,7 @@ class CsvSource:
     @cached_property
     def _paths(self) -> dict[str, str]:
         """Image id -> path."""
-        paths = (str(self.file.parent / path) for path in self._path_column)
+        paths = (str(locate(self.file.parent, path)) for path in self._path_column)
         return dict(zip(self._table["image_id"], paths, strict=True))
 
     @property
@@ -107,3 +106,16 @@ class CsvSource:
     @cached_property
     def _runs(self) -> dict[str, dict[str, str]]:
         return in_runs(self._paths)
+
+
+def locate(folder: Path, written: str) -> Path:
+    """Return where the image of a table in `folder` lies; written by Windows, also by the end of its path.
+
+    `C:\\ward\\films\\1.png` may be `folder/ward/films/1.png`, `folder/films/1.png` or `folder/1.png`.
+    """
+    path = folder / written.strip()
+    if "\\" not in written or path.exists():
+        return path
+    parts = [part for part in PureWindowsPath(written.strip()).parts if "\\" not in part and part != ".."]
+    ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end.exists()), folder.joinpath(*parts))
