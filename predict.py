@@ -147,10 +147,10 @@ def _load(arguments: argparse.Namespace) -> ChestXrayFindingsPipeline:
 
 def _inputs(arguments: argparse.Namespace) -> list[Input]:
     found = find_radiographs(arguments.paths)
-    if found.skipped:
-        names = ", ".join(printable(path.name) for path in found.skipped[:LISTED])
-        more = ", ..." if len(found.skipped) > LISTED else ""
-        print(f"predict: skipped {len(found.skipped)} files that are no pictures: {names}{more}", file=sys.stderr)
+    if skipped := [path for path in found.skipped if path != arguments.patients]:
+        names = ", ".join(printable(path.name) for path in skipped[:LISTED])
+        more = ", ..." if len(skipped) > LISTED else ""
+        print(f"predict: files that are no pictures, skipped: {len(skipped)} ({names}{more})", file=sys.stderr)
     paths = found.radiographs
     if arguments.patients is None:
         patient = {"age": arguments.age, "sex": arguments.sex, "view_position": arguments.view_position}

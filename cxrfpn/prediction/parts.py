@@ -31,6 +31,7 @@ def table_schema(findings: Sequence[str], embeddings: bool = False) -> pa.Schema
     """
     columns = [
         *((name, pa.string()) for name in ("image_id", "patient_id", "positive", "error")),
+        ("notes", pa.list_(pa.string())),
         *((finding, pa.float32()) for finding in findings),
     ]
     return pa.schema([*columns, ("embedding", pa.list_(pa.float32()))] if embeddings else columns)
@@ -177,7 +178,8 @@ def _predict(
             yield {**row, "error": errors[index]}
         else:
             calls = "|".join(finding["label"] for finding in answers[index] if finding["positive"])
-            row |= {"positive": calls, **{finding["label"]: finding["score"] for finding in answers[index]}}
+            scores = {finding["label"]: finding["score"] for finding in answers[index]}
+            row |= {"positive": calls, "notes": answers[index].notes, **scores}
             yield row | ({"embedding": answers[index].embedding} if embeddings else {})
 
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
+from answer_cxrfpn import Answer
 from cxrfpn.prediction.inputs import Input
 from patient_cxrfpn import Patient
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
@@ -20,7 +20,7 @@ class Prediction:
     """What came of one input: its findings, or the line that says why there are none."""
 
     image: str
-    findings: list[dict[str, Any]] | None = None
+    findings: Answer | None = None
     error: str | None = None
     radiograph: Radiograph | None = None
 

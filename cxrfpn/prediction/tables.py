@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from answer_cxrfpn import Answer
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
 
-# Before the scores of a row: the calls as NIH writes them (A|B), and an error where there is no answer.
-FIRST_COLUMNS = ("image", "positive", "error")
+# Before the scores of a row: the calls as NIH writes them (A|B), an error where there is no answer, and notes.
+FIRST_COLUMNS = ("image", "positive", "error", "notes")
 
 
 def write_predictions(
@@ -53,6 +54,8 @@ def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequ
             call = "  positive" if finding["positive"] else ""
             numbers = f"{finding['score']:>7.3f}{finding['threshold']:>11.3f}{probability:>13}"
             print(f"  {finding['label']:<{width}}{numbers}{call}", file=file)
+        for note in prediction.findings.notes:
+            print(f"  note: {note}", file=file)
         print(file=file)
 
 
@@ -62,14 +65,14 @@ def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Seque
             record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
         else:
             plain = [{key: value for key, value in each.items() if key != "map"} for each in prediction.findings]
-            record = {"image": prediction.image, "findings": plain}
+            record = {"image": prediction.image, "findings": plain, "notes": prediction.findings.notes}
         print(json.dumps(record), file=file, flush=True)
 
 
 def _write_csv(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     writer = csv.DictWriter(file, [*FIRST_COLUMNS, *findings])
     writer.writeheader()
-    writer.writerows(_wide_rows(predictions))
+    writer.writerows({**row, "notes": " ".join(row["notes"])} for row in _wide_rows(predictions))
 
 
 def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
@@ -78,18 +81,19 @@ def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Se
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError("parquet needs pyarrow: pip install pyarrow") from None
-    columns = [(name, pa.string()) for name in FIRST_COLUMNS] + [(name, pa.float64()) for name in findings]
-    schema = pa.schema(columns)
+    kinds = dict.fromkeys(findings, pa.float64()) | {"notes": pa.list_(pa.string())}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in (*FIRST_COLUMNS, *findings)])
     pq.write_table(pa.Table.from_pylist(list(_wide_rows(predictions)), schema), file.buffer)
 
 
 def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
     for prediction in predictions:
-        findings = prediction.findings or []
+        findings = prediction.findings or Answer()
         yield {
             "image": prediction.image,
             "positive": "|".join(finding["label"] for finding in findings if finding["positive"]),
             "error": prediction.error,
+            "notes": findings.notes,
             **{finding["label"]: finding["score"] for finding in findings},
         }
 
