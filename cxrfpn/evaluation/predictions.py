@@ -14,6 +14,7 @@ from cxrfpn.data.labels import known_matrix, label_matrix
 from cxrfpn.data.schema import UNKNOWN_COLUMN
 from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.evaluation.intervals import count_patients
+from cxrfpn.evaluation.prediction_files import read_prediction_table
 
 ID_COLUMNS = ("image_id", "image", "image index", "image_index", "file", "filename", "path", "id")
 SUFFIX = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|dcm|dicom)$", re.IGNORECASE)
@@ -81,7 +82,7 @@ class Scored:
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a CSV or parquet file of scores.
+    """Read a table of scores: any file or folder that `read_prediction_table` reads.
 
     A column names the image (image_id, image, Image Index, file, path), and one a finding holds its score in 0..1: in
     any case, with spaces or underscores, with or without `prob_` before the name. Other columns are ignored.
@@ -189,10 +190,7 @@ def _refuse_twins(ids: pd.Index, written: Iterable[str], wanted: pd.Index, which
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        # Text throughout: an id such as 00000003 must keep its zeros.
-        return pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        return read_prediction_table(path)
     except FileNotFoundError:
         raise PredictionsError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pandas' and arrow's parsers raise many kinds of ValueError

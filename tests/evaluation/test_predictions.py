@@ -1,11 +1,16 @@
 """Anyone's table of scores: how it may be written, and what is said of one that cannot be used."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from answer_cxrfpn import Answer
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.predictions import PredictionsError, match, read_predictions
+from cxrfpn.prediction.predicting import Prediction
+from cxrfpn.prediction.tables import write_predictions
 
 
 @pytest.fixture
@@ -124,3 +129,51 @@ def test_one_score_never_counts_for_two_images(folders):
         match(scores_named(["x/2", "y/2"]), folders, folders, "a table")
     scored = match(scores_named(["x/2.jpg", "x/3.jpg"]), folders, folders, "a table")  # what is clear is matched
     assert scored.metadata["image_id"].tolist() == ["a/2.png", "b/3.png"]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_every_form_that_predict_writes(table, make_metadata, tmp_path, form):
+    metadata = make_metadata(30)
+    predictions = [
+        Prediction(f"ward/{row['image_id']}.png", Answer(_findings(row), ["The view is lateral."]))
+        for row in table.to_dict("records")
+    ]
+    write_predictions([*predictions, Prediction("ward/bad.png", error="ward/bad.png: cut")], form, tmp_path / "scores")
+    (path,) = tmp_path.iterdir()
+    path = path.rename(path.with_suffix(".parquet")) if form == "parquet" else path
+    scored = match(read_predictions(path), metadata, metadata, "scores")
+    np.testing.assert_allclose(scored.scores, table[list(FINDINGS)].to_numpy())
+
+
+def _findings(row: dict) -> list[dict]:
+    scores = sorted(((row[name], name) for name in FINDINGS), reverse=True)
+    common = {"probability": None, "threshold": 0.5, "positive": False}
+    return [{"label": name, "score": score, **common} for score, name in scores]
+
+
+def test_an_archive_of_predict_is_read_once_it_is_finished(table, make_metadata, tmp_path):
+    metadata = make_metadata(30)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "predictions.json").write_text(json.dumps({"parts": ["a", "b"]}))
+    table[:20].to_parquet(tmp_path / "parts" / "part-00000-of-00002.parquet")
+    with pytest.raises(PredictionsError, match="1 of its 2 parts are there; run predict.py again"):
+        read_predictions(tmp_path)
+    table[20:].to_parquet(tmp_path / "parts" / "part-00001-of-00002.parquet")
+    assert match(read_predictions(tmp_path), metadata, metadata, "archive").coverage() == "30 images scored"
+    with pytest.raises(PredictionsError, match="holds no predictions.json"):
+        read_predictions(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(("encoding", "delimiter"), [("utf-16", "\t"), ("utf-8-sig", ";"), ("latin-1", ",")])
+def test_a_table_of_another_encoding_and_separator(table, make_metadata, tmp_path, encoding, delimiter):
+    metadata = make_metadata(30)
+    path = tmp_path / "scores.csv"
+    table.assign(Größe="5").to_csv(path, index=False, sep=delimiter, encoding=encoding)
+    assert match(read_predictions(path), metadata, metadata, "scores").coverage() == "30 images scored"
+
+
+def test_the_table_for_people_is_refused_with_the_forms_to_ask_for(table, tmp_path):
+    predictions = [Prediction("a.png", Answer(_findings(table.to_dict("records")[0])))]
+    write_predictions(predictions, "table", tmp_path / "scores.txt")
+    with pytest.raises(PredictionsError, match="table for people; write it with --format csv, json or parquet"):
+        read_predictions(tmp_path / "scores.txt")
