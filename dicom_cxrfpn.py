@@ -59,6 +59,11 @@ def is_dicom(data: bytes, name: str) -> bool:
     return data[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES) or BARE_DICOM.match(data) is not None
 
 
+def is_deflated(data: bytes) -> bool:
+    """Whether a DICOM file is deflated as a whole."""
+    return DEFLATED_DICOM.search(data) is not None
+
+
 def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Read the bytes of a DICOM file.
 
@@ -87,7 +92,10 @@ def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dic
 
 
 def read_dicom_patient(data: bytes) -> Patient:
-    """Return what the header of a DICOM file says of the patient, without decoding the pixels; unknown if broken."""
+    """Return what the header of a DICOM file that is not deflated says of the patient; unknown if broken.
+
+    No pixel is decoded.
+    """
     try:
         return read_patient(_parse(data, "image", stop_before_pixels=True))
     except Exception:  # a file that cannot be read is refused where its picture is asked for
@@ -164,7 +172,7 @@ def _unwrap(dataset: Any) -> None:
 
 def _check_inflated(data: bytes, name: str) -> None:
     """Refuse what would take all of the memory before pydicom, which has no limit, inflates it."""
-    if DEFLATED_DICOM.search(data) is None:
+    if not is_deflated(data):
         return
     # (0002,0000), the first element after the mark, says where the deflated part begins.
     start = 144 + struct.unpack_from("<I", data, 140)[0]

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from answer_cxrfpn import Answer
 from demo.batch import read_rows
 from demo.reading import UNKNOWN, Reader
 from demo.uploads import Batch, clean_name, read_upload
@@ -91,7 +92,7 @@ def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
     return known
 
 
-def _called(findings: list[dict[str, Any]], is_chest: bool, thresholds: Mapping[str, float]) -> dict[str, Any]:
+def _called(findings: Answer, is_chest: bool, thresholds: Mapping[str, float]) -> dict[str, Any]:
     """Call findings at the thresholds of a request; the pipeline called them at its default ones."""
     called = [
         {
@@ -101,4 +102,4 @@ def _called(findings: list[dict[str, Any]], is_chest: bool, thresholds: Mapping[
         }
         for finding in findings
     ]
-    return {"looks_like_a_chest_radiograph": is_chest, "findings": called}
+    return {"looks_like_a_chest_radiograph": is_chest, "notes": findings.notes, "findings": called}

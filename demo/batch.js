@@ -35,7 +35,8 @@ function tableRow(row) {
   const name = make("th", { scope: "row", title: row.name }, row.name);
   if (row.error) return make("tr", { class: "failed" }, name, make("td", { colspan: props.findings.length + 1 }, row.error));
   const found = positives(row);
-  const summary = row.is_chest ? found.map(title).join(", ") || "none" : "does not look like a chest radiograph";
+  const calls = row.is_chest ? found.map(title).join(", ") || "none" : "does not look like a chest radiograph";
+  const summary = [calls, ...row.notes].join(". ");
   return make("tr", { class: row.is_chest ? "" : "unsure" }, name, make("td", { class: "summary" }, summary),
     ...props.findings.map((label) => make("td", { class: found.includes(label) ? "number positive" : "number" }, row.scores[label].toFixed(2))));
 }
@@ -46,9 +47,9 @@ const FORMULA = /(^|[;,|\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])/g;
 const quoted = (text) => `"${String(text ?? "").replace(FORMULA, "$1'").replaceAll('"', '""')}"`;
 
 function csv(rows) {
-  const head = ["image", "positive", "looks_like_a_chest_radiograph", "error", ...props.findings];
+  const head = ["image", "positive", "looks_like_a_chest_radiograph", "error", "notes", ...props.findings];
   const lines = rows.map((row) => [
-    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", quoted(row.error),
+    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", quoted(row.error), quoted((row.notes ?? []).join(" ")),
     ...props.findings.map((label) => row.scores?.[label] ?? "")]);
   return [head.map(quoted), ...lines].map((line) => line.join(",")).join("\r\n") + "\r\n";
 }

@@ -14,7 +14,7 @@ def read_rows(reader: Reader, uploads: Iterable[Upload]) -> Iterator[dict[str, A
         uploads: a `Batch`.
 
     Yields:
-        `{"name", "findings", "is_chest"}`, or `{"name", "error"}`.
+        `{"name", "findings", "is_chest", "notes"}`, or `{"name", "error"}`.
 
     Raises:
         UploadError: together they are too large.
@@ -30,4 +30,5 @@ def _row(reader: Reader, upload: Upload) -> dict[str, Any]:
         reading = reader.read(upload, {})
     except ValueError as error:
         return {"name": upload.name, "error": str(error)}
-    return {"name": upload.name, "findings": reading.findings, "is_chest": reading.is_chest}
+    findings = reading.findings
+    return {"name": upload.name, "findings": findings, "is_chest": reading.is_chest, "notes": findings.notes}

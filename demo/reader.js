@@ -89,6 +89,7 @@ function draw() {
   if (!reading) return;
   if (reading.error) return void root.append(make("p", { class: "refused", role: "alert" }, reading.error));
   if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like a chest radiograph. "), "Neither does a negative, a side view or a film on its side. The network scores any picture, and the scores below mean nothing."));
+  if (reading.notes.length) root.append(make("ul", { class: "notes", role: "note", "aria-label": "Notes" }, ...reading.notes.map((note) => make("li", {}, note))));
   root.append(make("div", { class: `reading${reading.is_chest ? "" : " unsure"}` }, calls(reading), views(reading)));
 }
 
@@ -104,8 +105,8 @@ function saveJson(reading) {
   const findings = called(reading).map(({ label, score, probability, threshold, positive }) => ({
     label, score, probability, threshold, positive,
     sensitivity: figures?.[label]?.sensitivity ?? null, specificity: figures?.[label]?.specificity ?? null }));
-  const { name, patient, is_chest } = reading;
-  const answer = { image: name, patient, looks_like_a_chest_radiograph: is_chest, operating_point: state.point, findings, model: props.model, notice: props.notice };
+  const { name, patient, is_chest, notes } = reading;
+  const answer = { image: name, patient, looks_like_a_chest_radiograph: is_chest, notes, operating_point: state.point, findings, model: props.model, notice: props.notice };
   save(`${stem(reading)}-findings.json`, new Blob([JSON.stringify(answer, null, 1)], { type: "application/json" }));
 }
 

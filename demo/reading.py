@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from answer_cxrfpn import Answer
 from demo.examples import drawn_findings
 from demo.gate import Gate
 from demo.nih import label_of
 from demo.uploads import Upload
+from dicom_cxrfpn import is_deflated, read_dicom_patient
 from overlay_cxrfpn import GLOW
 from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
 
@@ -30,7 +32,7 @@ class Reading:
     name: str
     pixels: np.ndarray
     patient: dict[str, Any]
-    findings: list[dict[str, Any]]
+    findings: Answer
     is_chest: bool
 
 
@@ -46,8 +48,10 @@ class Reader:
         self.gate = Gate.load()
 
     def patient_in(self, upload: Upload) -> dict[str, Any]:
-        """Return what a DICOM header says of the patient; None for what it does not say."""
-        return self._decode(upload).patient.values()
+        """Return what a DICOM header says of the patient, None where it is silent; pixels are decoded later, and once."""
+        if is_deflated(upload.data):  # the header inflates with the pixels, for which a worker has a limit
+            return self._decode(upload).patient.values()
+        return read_dicom_patient(upload.data).values()
 
     def read(self, upload: Upload, patient: Mapping[str, Any], maps: bool = False) -> Reading:
         """Read one upload.
@@ -77,6 +81,7 @@ class Reader:
             "name": reading.name,
             "patient": reading.patient,
             "is_chest": reading.is_chest,
+            "notes": reading.findings.notes,
             "drawn": drawn_findings(upload.data),
             "labelled": label_of(upload.data),
             "width": shown.width,

@@ -94,6 +94,25 @@ def test_a_dicom_header_fills_the_form_and_its_names_stay_unseen(page, dicom, tm
     page.wait_for_function("document.querySelector('#age input, #age textarea').value === ''")
 
 
+def test_a_note_stands_above_the_findings_in_the_download_and_in_the_table(page, dicom, tmp_path):
+    path = tmp_path / "side.dcm"
+    path.write_bytes(dicom(ViewPosition="LATERAL"))
+    note = "The view is lateral, but the model knows frontal radiographs only."
+    page.set_input_files("#upload input[type=file]", path)
+    page.wait_for_selector(".reading")
+    assert page.locator(".notes li").all_inner_texts() == [note]
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download JSON").click()
+    assert json.loads(Path(waiting.value.path()).read_text())["notes"] == [note]
+    page.get_by_role("tab", name="Many images").click()
+    page.set_input_files("#uploads input[type=file]", [path])
+    page.get_by_text("side.dcm").last.wait_for()
+    page.wait_for_timeout(500)
+    page.click("#read-all")
+    page.wait_for_selector(".save")
+    assert note in page.locator(".batch-root tbody").inner_text()
+
+
 def test_a_name_with_html_in_it_is_text(page, tmp_path):
     path = tmp_path / "<img src=x onerror=alert(1)>.png"
     shutil.copy(EXAMPLE, path)

@@ -180,3 +180,13 @@ def test_the_pages_scripts_are_read_as_utf_8_wherever_they_are_served():
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_notes_reach_the_page_and_a_header_is_read_without_its_pixels(reader, dicom):
+    upload = Upload("side.dcm", dicom(ViewPosition="LL", PatientAge="58", PixelData=b"\0\0"))
+    assert reader.patient_in(upload) == {"age": 58, "sex": None, "view_position": "LATERAL"}
+    upload = Upload("side.dcm", dicom(ViewPosition="LL"))
+    reading = reader.read(upload, {"view_position": None}, maps=True)
+    (note,) = reader.show(reading, upload)["notes"]
+    assert note.startswith("The view is lateral")
+    assert patient_to_form(reader.patient_in(upload))[2] == "unknown"
