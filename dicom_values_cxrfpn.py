@@ -49,6 +49,11 @@ def shown_values(frame: np.ndarray, dataset: Any) -> Shown:
     Raises:
         ValueError: every pixel is padding, or rescaled values are not finite; in a few words, without the file's name.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # of a rescale slope beyond all numbers
+        return _shown_values(frame, dataset)
+
+
+def _shown_values(frame: np.ndarray, dataset: Any) -> Shown:
     notes: list[str] = []
     values, padding = true_values(frame, dataset, notes)
     seen = values if padding is None else values[~padding]
@@ -62,8 +67,7 @@ def shown_values(frame: np.ndarray, dataset: Any) -> Shown:
     probe = (values[sparse] if padding is None else values[sparse][~padding[sparse]]).astype(np.float64)
     probe = probe if probe.size else seen.astype(np.float64)
     transforms = _transforms(dataset, probe, low, high, notes)
-    rises = _rises(transforms, probe)
-    is_inverted = _is_inverted(dataset, rises, notes)
+    is_inverted = _is_inverted(dataset, _rises(transforms, probe), notes)
     if transforms:
         values = _apply(transforms, values, int(low), int(high))
     return Shown(values, is_inverted, padding, tuple(notes))

@@ -6,6 +6,7 @@
 The DICOM files are made next door, in dicoms.py.
 """
 
+import gzip
 import io
 import struct
 import zlib
@@ -56,6 +57,31 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8, c
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in ((b"IHDR", header), *pixels, (b"IEND", b"")))
 
 
+def tiff(values: np.ndarray, photometric: int, order: str = "<") -> bytes:
+    """An uncompressed TIFF of one strip, written by hand: either polarity, every depth, sign and order of bytes."""
+    values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder(order)))
+    (height, width), sample_format = values.shape, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    tags = (
+        (256, width), (257, height), (258, 8 * values.dtype.itemsize), (259, 1), (262, photometric), (273, 8), (277, 1),
+        (278, height), (279, values.nbytes), (339, sample_format),
+    )  # fmt: skip
+    directory = struct.pack(f"{order}H", len(tags))
+    for tag, value in tags:
+        if tag in (273, 279):
+            directory += struct.pack(f"{order}HHII", tag, 4, 1, value)  # LONG
+        else:
+            directory += struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0)  # SHORT
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", 8 + values.nbytes) + values.tobytes() + directory + bytes(4)
+
+
+def numpy_file(array: np.ndarray) -> bytes:
+    """The bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def zeros(count: int) -> bytes:
     """A zlib stream of so many zero bytes; of zeros alone, the two halves of Adler-32 are the count and one."""
     return b"\x78\x9c" + deflated_zeros(count) + struct.pack(">HH", count % 65521, 1)
@@ -81,7 +107,8 @@ def make_corpus(seed: int = SEED) -> dict[str, File]:
 # The sound files of which every tenth is cut off, and bits are flipped.
 DAMAGED = (
     "grey.png", "deep.png", "palette.png", "grey.jpg", "progressive.jpg", "cmyk.jpg", "grey.webp", "lossless.webp",
-    "grey.tif", "lzw.tif", "deep.tif", "grey.bmp", "raw_12.dcm", "rle.dcm", "jpeg.dcm", "jpeg_2000.dcm", "jpeg_ls.dcm",
+    "grey.tif", "lzw.tif", "deep.tif", "white_zero.tif", "deep.jp2", "deep.npy", "grey.png.gz", "grey.bmp",
+    "raw_12.dcm", "rle.dcm", "jpeg.dcm", "jpeg_2000.dcm", "jpeg_ls.dcm",
 )  # fmt: skip
 
 
@@ -114,6 +141,14 @@ def sound_pictures() -> dict[str, bytes]:
         "wide.tif": encoded(Image.fromarray(drawing().astype(np.int32) * 70000), "TIFF"),
         "packbits.tif": encoded(image.convert("1"), "TIFF", compression="packbits"),
         "fax.tif": encoded(image.convert("1"), "TIFF", compression="group4"),
+        "white_zero.tif": tiff(65535 - drawing().astype(np.uint16) * 257, 0),
+        "white_zero_big.tif": tiff(255 - drawing() / np.float32(255), 0, ">"),
+        "signed.tif": tiff(drawing().astype(np.int16) - 128, 1),
+        "deep.jp2": encoded(deep, "JPEG2000"),
+        "grey.jp2": encoded(image, "JPEG2000"),
+        "deep.npy": numpy_file(drawing().astype(np.uint16)),
+        "float.npy": numpy_file(drawing() / 255),
+        "grey.png.gz": gzip.compress(encoded(image, "PNG"), mtime=0),
         "grey.bmp": encoded(image, "BMP"),
         "palette.bmp": encoded(colour.quantize(16), "BMP"),
     }

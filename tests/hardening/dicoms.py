@@ -86,6 +86,24 @@ def sound_dicoms(drawing: np.ndarray) -> dict[str, bytes]:
         "windowed": make_dicom(deep, WindowCenter=2000, WindowWidth=3000),
         "windows": make_dicom(deep, WindowCenter=[2000, 1000], WindowWidth=[3000, 500]),
         "table": make_dicom(drawing, 8, VOILUTSequence=_table([256, 0, 16], range(0, 65536, 256))),
+        "padded": make_dicom(np.pad(deep, 8, constant_values=65535), 16, PixelPaddingValue=65535),
+        "padded_range": make_dicom(np.pad(deep, 8), 12, PixelPaddingValue=0, PixelPaddingRangeLimit=9),
+        "packed_table": make_dicom(
+            drawing, 8, VOILUTSequence=_table([256, 0, 8], np.arange(256, dtype=np.uint8).view("<u2"))
+        ),
+        "signed_table": make_dicom(
+            deep, PixelRepresentation=1, PixelData=signed, VOILUTSequence=_table([4096, 63536, 16], range(0, 65536, 16))
+        ),
+        "modality_table": make_dicom(deep, ModalityLUTSequence=_table([4096, 0, 10], np.arange(4096) >> 2)),
+        "sigmoid": make_dicom(deep, WindowCenter=2000, WindowWidth=1500, VOILUTFunction="SIGMOID"),
+        "first_window_of_0": make_dicom(deep, WindowCenter=[0, 2000], WindowWidth=[0, 3000]),
+        "inverse": make_dicom(deep, PresentationLUTShape="INVERSE"),
+        "for_processing": make_dicom(deep, PresentationIntentType="FOR PROCESSING", PixelIntensityRelationshipSign=1),
+        "too_few_bits": make_dicom(deep, 10),
+        "high_bit": make_dicom(deep, HighBit=15),
+        "no_sign": make_dicom(deep, PixelRepresentation=1),
+        "wide": make_dicom(deep, BitsAllocated=32, BitsStored=32, HighBit=31, PixelData=deep.astype("<u4").tobytes()),
+        "capsule": encapsulated(deep, "1.2.840.10008.1.2.1.98", deep.astype("<u2").tobytes(), bits=12),
         "strange_patient": make_dicom(drawing, 8, PatientAge="99", PatientSex="?", ViewPosition="LATERAL"),
         "jpeg": encapsulated(drawing, JPEGBaseline8Bit, _jpeg(drawing)),
         "lossless_jpeg": encapsulated(deep, JPEGLosslessSV1, lossless_jpeg(deep), bits=12),
@@ -95,7 +113,7 @@ def sound_dicoms(drawing: np.ndarray) -> dict[str, bytes]:
         sound[name].compress(syntax, generate_instance_uid=False)
     files = {name: stored(dataset) for name, dataset in sound.items()}
     plain = files["implicit"]
-    return files | {"bare": plain[plain.index(b"\x08\x00\x16\x00") :]}
+    return files | {"bare": plain[plain.index(b"\x08\x00\x16\x00") :], "no_preamble": files["raw_12"][132:]}
 
 
 def broken_dicoms(drawing: np.ndarray) -> dict[str, tuple[bytes, bool | None]]:
@@ -105,40 +123,40 @@ def broken_dicoms(drawing: np.ndarray) -> dict[str, tuple[bytes, bool | None]]:
         "no_pixels": ({"PixelData": None}, False),
         "empty_pixels": ({"PixelData": b""}, False),
         "odd_pixels": ({"PixelData": deep.tobytes()[:-3]}, False),
-        "more_pixels": ({"PixelData": deep.tobytes() * 2}, None),
+        "more_pixels": ({"PixelData": deep.tobytes() * 2}, True),
         "no_rows": ({"Rows": None}, False),
         "zero_rows": ({"Rows": 0}, False),
         "zero_by_zero": ({"Rows": 0, "Columns": 0, "PixelData": b""}, False),
         "huge": ({"Rows": 65535, "Columns": 65535}, False),
         "strip": ({"Rows": 1, "Columns": 65535}, False),
-        "no_depth": ({"BitsAllocated": None}, False),
+        "no_depth": ({"BitsAllocated": None}, True),
         "depth_of_7": ({"BitsAllocated": 7, "BitsStored": 7}, False),
         "depth_of_0": ({"BitsAllocated": 0}, False),
         "depth_of_64": ({"BitsAllocated": 64}, False),
-        "stored_more_than_allocated": ({"BitsStored": 31, "HighBit": 30}, None),
-        "stored_nothing": ({"BitsStored": 0}, None),
-        "no_samples": ({"SamplesPerPixel": None}, None),
+        "stored_more_than_allocated": ({"BitsStored": 31, "HighBit": 30}, True),
+        "stored_nothing": ({"BitsStored": 0}, True),
+        "no_samples": ({"SamplesPerPixel": None}, True),
         "two_samples": ({"SamplesPerPixel": 2}, False),
-        "no_representation": ({"PixelRepresentation": None}, None),
-        "no_interpretation": ({"PhotometricInterpretation": None}, None),
-        "unknown_interpretation": ({"PhotometricInterpretation": "SEPIA"}, None),
-        "palette_without_table": ({"PhotometricInterpretation": "PALETTE COLOR"}, None),
+        "no_representation": ({"PixelRepresentation": None}, True),
+        "no_interpretation": ({"PhotometricInterpretation": None}, True),
+        "unknown_interpretation": ({"PhotometricInterpretation": "SEPIA"}, True),
+        "palette_without_table": ({"PhotometricInterpretation": "PALETTE COLOR"}, False),
         "frames": ({"NumberOfFrames": 2, "PixelData": deep.tobytes() * 2}, False),
         "million_frames": ({"NumberOfFrames": 1_000_000}, False),
-        "no_frames": ({"NumberOfFrames": 0}, None),
-        "slope_of_nan": ({"RescaleSlope": "NaN", "RescaleIntercept": "0"}, False),
-        "slope_of_0": ({"RescaleSlope": 0, "RescaleIntercept": 0}, False),
+        "no_frames": ({"NumberOfFrames": 0}, True),
+        "slope_of_nan": ({"RescaleSlope": "NaN", "RescaleIntercept": "0"}, True),
+        "slope_of_0": ({"RescaleSlope": 0, "RescaleIntercept": 0}, True),
         "slope_too_large": ({"RescaleSlope": "1e308", "RescaleIntercept": "1e308"}, False),
-        "slope_alone": ({"RescaleSlope": 2}, None),
-        "window_of_0": ({"WindowCenter": 2000, "WindowWidth": 0}, None),
-        "window_of_nan": ({"WindowCenter": "NaN", "WindowWidth": "NaN"}, None),
-        "window_far_away": ({"WindowCenter": 1_000_000, "WindowWidth": 1}, None),
-        "window_without_width": ({"WindowCenter": 2000}, None),
-        "window_function": ({"WindowCenter": 2000, "WindowWidth": 3000, "VOILUTFunction": "MAGIC"}, None),
-        "empty_table": ({"VOILUTSequence": Sequence([Dataset()])}, None),
-        "short_table": ({"VOILUTSequence": _table([4096, 0, 16], [0, 1])}, None),
-        "table_of_no_bits": ({"VOILUTSequence": _table([256, 0, 0], range(256))}, None),
-        "short_modality_table": ({"ModalityLUTSequence": _table([4096, 0, 16], [0, 1])}, None),
+        "slope_alone": ({"RescaleSlope": 2}, True),
+        "window_of_0": ({"WindowCenter": 2000, "WindowWidth": 0}, True),
+        "window_of_nan": ({"WindowCenter": "NaN", "WindowWidth": "NaN"}, True),
+        "window_far_away": ({"WindowCenter": 1_000_000, "WindowWidth": 1}, True),
+        "window_without_width": ({"WindowCenter": 2000}, True),
+        "window_function": ({"WindowCenter": 2000, "WindowWidth": 3000, "VOILUTFunction": "MAGIC"}, True),
+        "empty_table": ({"VOILUTSequence": Sequence([Dataset()])}, True),
+        "short_table": ({"VOILUTSequence": _table([4096, 0, 16], [0, 1])}, True),
+        "table_of_no_bits": ({"VOILUTSequence": _table([256, 0, 0], range(256))}, True),
+        "short_modality_table": ({"ModalityLUTSequence": _table([4096, 0, 16], [0, 1])}, True),
         "black": ({"PixelData": bytes(deep.nbytes)}, False),
         "age_of_words": ({"PatientAge": "OLD"}, True),
         "age_of_999": ({"PatientAge": "999Y"}, True),
@@ -251,5 +269,5 @@ def _table(descriptor: list[int], levels: Any) -> Sequence:
     """A look-up table as a sequence of one item."""
     item = Dataset()
     item.add_new("LUTDescriptor", "US", descriptor)
-    item.add_new("LUTData", "US", list(levels))
+    item.add_new("LUTData", "US", [int(level) for level in levels])
     return Sequence([item])
