@@ -138,7 +138,9 @@ def test_every_form_that_predict_writes(table, make_metadata, tmp_path, form):
         Prediction(f"ward/{row['image_id']}.png", Answer(_findings(row), ["The view is lateral."]))
         for row in table.to_dict("records")
     ]
-    write_predictions([*predictions, Prediction("ward/bad.png", error="ward/bad.png: cut")], form, tmp_path / "scores")
+    write_predictions(
+        [*predictions, Prediction("ward/bad.png", error="ward/bad.png: cut")], form, tmp_path / "scores", FINDINGS
+    )
     (path,) = tmp_path.iterdir()
     path = path.rename(path.with_suffix(".parquet")) if form == "parquet" else path
     scored = match(read_predictions(path), metadata, metadata, "scores")
@@ -174,6 +176,6 @@ def test_a_table_of_another_encoding_and_separator(table, make_metadata, tmp_pat
 
 def test_the_table_for_people_is_refused_with_the_forms_to_ask_for(table, tmp_path):
     predictions = [Prediction("a.png", Answer(_findings(table.to_dict("records")[0])))]
-    write_predictions(predictions, "table", tmp_path / "scores.txt")
+    write_predictions(predictions, "table", tmp_path / "scores.txt", FINDINGS)
     with pytest.raises(PredictionsError, match="table for people; write it with --format csv, json or parquet"):
         read_predictions(tmp_path / "scores.txt")
