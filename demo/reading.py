@@ -48,7 +48,7 @@ class Reader:
         self.gate = Gate.load()
 
     def patient_in(self, upload: Upload) -> dict[str, Any]:
-        """Return what a DICOM header says of the patient, None where it is silent; pixels are decoded later, and once."""
+        """Return what a DICOM header says of the patient, None where it is silent; pixels are decoded once, later."""
         if is_deflated(upload.data):  # the header inflates with the pixels, for which a worker has a limit
             return self._decode(upload).patient.values()
         return read_dicom_patient(upload.data).values()
