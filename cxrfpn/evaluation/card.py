@@ -16,6 +16,7 @@ from cxrfpn.evaluation.card_sections import (
     subgroups_section,
     thresholds_section,
 )
+from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES
 
 # In the order of the card, after the results.
@@ -146,7 +147,10 @@ def _data(figures: Mapping[str, Any]) -> str:
     if figures["undefined"]:
         lines.append(f"Undefined for lack of positives or negatives: {', '.join(figures['undefined'])}.")
     if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
-        lines.append(f"Thresholds marked * were fitted on fewer than {FEWEST_POSITIVES} positives: {', '.join(few)}.")
+        lines.append(
+            f"Thresholds marked * were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives of fewer "
+            f"than {FEWEST_PATIENTS} patients: {', '.join(few)}."
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from cxrfpn.data.label_tables import LabelTable
 from cxrfpn.data.schema import Source
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
+from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
 from cxrfpn.evaluation.other_labels import measure_by_table
 from cxrfpn.evaluation.plots import save_plots
@@ -30,7 +31,7 @@ from cxrfpn.evaluation.scoring import (
     score,
     select_split,
 )
-from cxrfpn.evaluation.thresholds import MIN_PRECISION
+from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, MIN_PRECISION
 from cxrfpn.files import clear_unfinished, write_atomically, write_text
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from thresholds_cxrfpn import Thresholds
@@ -271,7 +272,10 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
             f"minus {comparison['with']} on {comparison['images']} images: {_with_interval(mean, 'difference')}"
         )
     if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
-        lines.append(f"thresholds of {', '.join(few)} were fitted on fewer than 20 positives")
+        lines.append(
+            f"thresholds of {', '.join(few)} were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives of "
+            f"fewer than {FEWEST_PATIENTS} patients"
+        )
     if figures.get("unreadable"):
         names = list(figures["unreadable"])
         lines.append(f"{len(names)} images could not be read and are left out, {names[0]} the first")

@@ -16,7 +16,7 @@ from cxrfpn.data.cohort import CohortProtocol
 from cxrfpn.data.schema import SourceError
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
 from cxrfpn.evaluation.floors import measure_floors
-from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval, mean_over_findings
+from cxrfpn.evaluation.intervals import FEWEST_PATIENTS, Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.metrics import measure
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
 from cxrfpn.evaluation.subgroups import measure_subgroups
@@ -200,13 +200,15 @@ def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap
     """Intervals of every AUROC and their mean, and which thresholds were fitted on too little."""
     areas = bootstrap.auroc(scored.truth, scored.scores)
     figures["mean_auroc_ci"] = interval(mean_over_findings(areas))
-    fitted, behind = thresholds.fitted_on.get("positives", {}), scored.patients_behind()
+    behind, fitted = scored.patients_behind(), thresholds.fitted_on
+    positives_to_fit, patients_to_fit = (fitted.get(name, {}) for name in ("positives", "positive_patients"))
     positive_patients = count_patients(scored.labels, scored.metadata["patient_id"])
     for index, finding in enumerate(FINDINGS):
         figures["findings"][finding] |= {
             "positive_patients": positive_patients[index],
             "auroc_ci": interval(areas[:, index], behind[index]),
-            "few_positives_to_fit": fitted.get(finding, FEWEST_POSITIVES) < FEWEST_POSITIVES,
+            "few_positives_to_fit": positives_to_fit.get(finding, FEWEST_POSITIVES) < FEWEST_POSITIVES
+            or patients_to_fit.get(finding, FEWEST_PATIENTS) < FEWEST_PATIENTS,
         }
 
 
