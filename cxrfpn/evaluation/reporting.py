@@ -273,8 +273,8 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
         )
     if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
         lines.append(
-            f"thresholds of {', '.join(few)} were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives of "
-            f"fewer than {FEWEST_PATIENTS} patients"
+            f"thresholds of {', '.join(few)} were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives "
+            f"of fewer than {FEWEST_PATIENTS} patients"
         )
     if figures.get("unreadable"):
         names = list(figures["unreadable"])
