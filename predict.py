@@ -45,15 +45,15 @@ def main() -> int:
         sys.stdout = None
         return 0
     except (InputError, ValueError, OSError) as error:
-        print(f"predict: {error}", file=sys.stderr)
+        print(printable(f"predict: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     for place in (arguments.output, arguments.maps):
         if place is not None:
-            print(f"written: {place}", file=sys.stderr)
+            print(printable(f"written: {place}"), file=sys.stderr)
     if errors:
-        print(f"predict: {len(errors)} of {len(inputs)} could not be predicted:", *errors, sep="\n  ", file=sys.stderr)
+        _list(f"predict: {len(errors)} of {len(inputs)} could not be predicted:", errors)
     return 2 if errors else 0
 
 
@@ -133,7 +133,7 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if tally.failed:
-        print(f"predict: {len(tally.failed)} parts could not be read:", *tally.failed, sep="\n  ", file=sys.stderr)
+        _list(f"predict: {len(tally.failed)} parts could not be read:", tally.failed)
         return 2
     print(f"predicted: {tally.images:,} images in {arguments.output}")
     return 0
@@ -165,6 +165,11 @@ def _inputs(arguments: argparse.Namespace) -> list[Input]:
             file=sys.stderr,
         )
     return inputs
+
+
+def _list(title: str, lines: Iterable[str]) -> None:
+    """Print lines on standard error, of which none may hold a command to the terminal."""
+    print(title, *map(printable, lines), sep="\n  ", file=sys.stderr)
 
 
 def _watch(predictions: Iterable[Prediction], count: int, errors: list[str]) -> Iterator[Prediction]:

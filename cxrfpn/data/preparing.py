@@ -1,6 +1,5 @@
 """A source -> prepared shards: streamed once, by many processes, to be stopped and resumed anywhere."""
 
-import csv
 import io
 import json
 import multiprocessing
@@ -21,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from cxrfpn.cells import write_csv
 from cxrfpn.data.schema import VALIDATION_FOLD, Row, Source, SourceError
 from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, read_manifest, read_summary, shard_paths, write_shard
 from cxrfpn.data.sharpness import source_side
@@ -224,7 +224,5 @@ def _summary(shards: Iterable[Path]) -> tuple[int, dict[str, str]]:
 
 def _write_skipped(path: Path, skipped: dict[str, str]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["image_id", "reason"])
-    writer.writerows(sorted(skipped.items()))
+    write_csv(text, ["image_id", "reason"], sorted(skipped.items()))
     write_atomically(path, text.getvalue().encode())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from cxrfpn.cells import text_of
 from cxrfpn.prediction.archive import MANIFEST, PART_FOLDER
 from cxrfpn.table_text import decode_table
 
@@ -36,7 +37,8 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
     if any(line.split() == ["finding", "score", "threshold", "probability"] for line in text.splitlines()[:3]):
         raise ValueError("it is predict.py's table for people; write it with --format csv, json or parquet")
     # Text throughout: an id such as 00000003 must keep its zeros.
-    return pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, skipinitialspace=True)
+    table = pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, skipinitialspace=True)
+    return table.map(text_of, na_action="ignore")  # as predict.py writes cells
 
 
 def _read_archive(folder: Path) -> pd.DataFrame:

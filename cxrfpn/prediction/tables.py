@@ -1,6 +1,5 @@
 """Predictions as a table for people, JSON lines, CSV or Parquet."""
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,9 +7,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from answer_cxrfpn import Answer
+from cxrfpn.cells import write_csv
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
+from pixels_cxrfpn import printable
 
 # Before the scores of a row: the calls as NIH writes them (A|B), an error where there is no answer, and notes.
 FIRST_COLUMNS = ("image", "positive", "error", "notes")
@@ -44,9 +45,9 @@ def write_predictions(
 def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     for prediction in predictions:
         if prediction.error is not None:  # the line names the file itself
-            print(f"{prediction.error}\n", file=file)
+            print(f"{printable(prediction.error)}\n", file=file)
             continue
-        print(prediction.image, file=file)
+        print(printable(prediction.image), file=file)
         width = max(20, *(len(name) + 2 for name in findings))
         print(f"  {'finding':<{width}}{'score':>7}{'threshold':>11}{'probability':>13}", file=file)
         for finding in prediction.findings:
@@ -70,9 +71,9 @@ def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Seque
 
 
 def _write_csv(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
-    writer = csv.DictWriter(file, [*FIRST_COLUMNS, *findings])
-    writer.writeheader()
-    writer.writerows({**row, "notes": " ".join(row["notes"])} for row in _wide_rows(predictions))
+    columns = [*FIRST_COLUMNS, *findings]
+    rows = ({**row, "notes": " ".join(row["notes"])} for row in _wide_rows(predictions))
+    write_csv(file, columns, ([row.get(column) for column in columns] for row in rows))
 
 
 def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
