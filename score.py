@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.label_tables import LABEL_TABLES, LabelTableSource, open_label_table
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation.reporting import Asked, Report, save_report, score_model, score_predictions
+from cxrfpn.evaluation.reporting import Asked, Report, save_checklist, save_report, score_model, score_predictions
 from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
 from cxrfpn.evaluation.thresholds import MIN_PRECISION
 from loading_cxrfpn import load_pipeline
@@ -22,13 +22,16 @@ def main() -> int:
         report = _score(arguments)
         if arguments.no_examples:
             report = replace(report, examples={})
-        written = save_report(report, arguments.output_dir)
+        written, counts = save_report(report, arguments.output_dir), []
+        if arguments.checklist:
+            checklist, counts = save_checklist(report, arguments.output_dir)
+            written.append(checklist)
     except (ValueError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    print(report.summary())
+    print("\n".join([report.summary(), *counts]))
     print(f"written: {', '.join(map(str, written))}")
     return 0
 
@@ -75,6 +78,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--resample-images", action="store_true", help="resample images, not patients: too narrow")
     parser.add_argument(
         "--no-examples", action="store_true", help="no picture of radiographs, which may not be yours to publish"
+    )
+    parser.add_argument(
+        "--checklist", action="store_true", help="write checklist.md: what the run answers of CLAIM 2024 and TRIPOD+AI"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
     arguments = parser.parse_args()

@@ -57,7 +57,7 @@ def test_a_model_over_images_with_boxes(score, package, tmp_path):
     wide = ["--source", "phantom:80", "--split", "all", "--resamples", 30]
     (first / "plots").mkdir(parents=True)
     (first / "plots" / "roc.png.4242.tmp").write_bytes(b"of a process that was killed")
-    code, out, err = score("--model", model, *wide, "--output-dir", first, "--name", "org/cxr")
+    code, out, err = score("--model", model, *wide, "--output-dir", first, "--name", "org/cxr", "--checklist")
     assert code == 0, err
     assert "org/cxr on phantom:80, all: 80 images scored" in out and str(first) in out and "scoring" in err
     figures = json.loads((first / "metrics.json").read_text())
@@ -72,6 +72,9 @@ def test_a_model_over_images_with_boxes(score, package, tmp_path):
         with Image.open(path) as picture:
             assert 800 <= picture.width <= 1300 and picture.height > 400
     assert len(pd.read_csv(first / "all_metrics.csv")) == 14
+    checklist = (first / "checklist.md").read_text()
+    assert "| 32 | Evaluation on internal data | This run: 80 images of" in checklist and "seed 7;" not in checklist
+    assert "CLAIM 2024: " in out and "TRIPOD+AI: " in out
     assert not list(first.rglob("*.tmp"))
     code, _, err = score("--predictions", first / "predictions.parquet", *wide, "--output-dir", again,
                          "--thresholds", model / "thresholds.json")  # fmt: skip

@@ -15,6 +15,7 @@ from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.label_tables import LabelTable
 from cxrfpn.data.schema import Source
 from cxrfpn.evaluation.card import write_card
+from cxrfpn.evaluation.checklist import write_checklists
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
@@ -37,6 +38,7 @@ from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from thresholds_cxrfpn import Thresholds
 
 METRICS, PREDICTIONS, THRESHOLDS, CARD = "metrics.json", "predictions.parquet", "thresholds.json", "README.md"
+CHECKLIST = "checklist.md"
 RECIPE = "recipe.yaml"
 
 
@@ -170,6 +172,13 @@ def save_report(report: Report, folder: Path) -> list[Path]:
     plots = save_plots(folder / "plots", report.scored, report.figures, report.probabilities, report.examples)
     write_text(folder / CARD, write_card(_plain(report.figures), [path.stem for path in plots], report.recipe))
     return [*written, folder / "plots", folder / CARD]
+
+
+def save_checklist(report: Report, folder: Path) -> tuple[Path, list[str]]:
+    """Write checklist.md: what the run answers of CLAIM 2024 and TRIPOD+AI; and a line for each form."""
+    page, counts = write_checklists(report.figures, report.scored.metadata, report.recipe)
+    write_text(folder / CHECKLIST, page)
+    return folder / CHECKLIST, counts
 
 
 def _figures(

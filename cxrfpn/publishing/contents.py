@@ -12,6 +12,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 import modeling_cxrfpn
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
+from cxrfpn.evaluation.eval_results import eval_results
 from cxrfpn.evaluation.scoring import read_thresholds
 from package_cxrfpn import WEIGHTS, weights_digest
 from thresholds_cxrfpn import ThresholdsError
@@ -56,7 +57,9 @@ def model_files(run: Path, repo: str) -> dict[str, bytes]:
     names += sorted(path.relative_to(run).as_posix() for path in run.glob("plots/*.png"))
     files = {name: (run / name).read_bytes() for name in names if name != KEPT_HERE}
     _check_thresholds(run, files)
-    return {**files, CARD: _card(run, files, repo).encode()}
+    card = _card(run, files, repo).encode()
+    results = eval_results(json.loads(files[METRICS]))
+    return {**files, CARD: card, **{path: content.encode() for path, content in results.items()}}
 
 
 def space_files(tree: Path) -> dict[str, bytes]:
