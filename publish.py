@@ -1,6 +1,7 @@
 """Publish a run on the Hub: publish.py runs/nih --model-repo org/cxr-densenet-fpn --space-repo org/cxr-demo
 
 Or make one ONNX file of it: publish.py runs/nih --onnx model.onnx
+Or publish the metric alone: publish.py --metric-repo org/chest_findings
 """
 
 import argparse
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cxrfpn.data.sources import open_source
+from cxrfpn.publishing.metric_space import publish_metric
 from cxrfpn.publishing.onnx_export import export_onnx
 from cxrfpn.publishing.quantising import export_int8
 from cxrfpn.publishing.release import prepare_release
@@ -19,6 +21,9 @@ ROOT = Path(__file__).resolve().parent
 def main() -> int:
     arguments = _parse()
     try:
+        if arguments.metric_repo is not None:
+            print(publish_metric(arguments.metric_repo, arguments.private, arguments.dry_run))
+            return 0
         if arguments.onnx is not None:
             _export(arguments)
             return 0
@@ -50,10 +55,13 @@ def _parse() -> argparse.Namespace:
         description="Make a model repository and a Space of a finished run, the Space pinned to the model's commit. "
         "Run again, it uploads only what has changed. Or, with --onnx, make one file of it and upload nothing."
     )
-    parser.add_argument("run", type=Path, help="a run folder, as train.py writes it; for --onnx any model package")
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="a run folder, as train.py writes it; for --onnx any model package"
+    )
     hub = parser.add_argument_group("on the Hub")
     hub.add_argument("--model-repo", metavar="ORG/NAME", help="the model's repository")
     hub.add_argument("--space-repo", metavar="ORG/NAME", help="the demo's Space")
+    hub.add_argument("--metric-repo", metavar="ORG/NAME", help="the metric's Space, which needs no run")
     hub.add_argument("--private", action="store_true", help="what is created is private")
     hub.add_argument("--dry-run", action="store_true", help="list what would go where, and change nothing")
     file = parser.add_argument_group("one file")
@@ -65,6 +73,12 @@ def _parse() -> argparse.Namespace:
         "test images lose over 0.002 of mean AUROC",
     )
     arguments = parser.parse_args()
+    if arguments.metric_repo is not None:
+        if arguments.run or arguments.model_repo or arguments.space_repo or arguments.onnx:
+            parser.error("--metric-repo publishes the metric alone: leave out the run and what belongs to it")
+        return arguments
+    if arguments.run is None:
+        parser.error("give a run folder, or --metric-repo")
     on_the_hub = {f"--{name.replace('_', '-')}": getattr(arguments, name)
                   for name in ("model_repo", "space_repo", "private", "dry_run")}  # fmt: skip
     given = [name for name, value in on_the_hub.items() if value]

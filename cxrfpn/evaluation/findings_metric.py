@@ -4,8 +4,8 @@
     metric.add_batch(predictions=scores, references=labels)
     figures = metric.compute(thresholds={...})
 
-Over several processes, give `evaluate.load` num_process, process_id and a common experiment_id, as for any metric; the
-first process gets the figures and the others None.
+A label of NaN is unknown and does not count. Over several processes, give `evaluate.load` num_process, process_id and a
+common experiment_id, as for any metric; the first process gets the figures and the others None.
 """
 
 # evaluate reads the imports of a metric with a regular expression: one import a line.
@@ -19,17 +19,29 @@ DESCRIPTION = "Exact match, Hamming loss, precision, recall, F1, AUROC, average 
 
 
 class FindingsMetric(evaluate.Metric):
-    """Predictions are 14 scores in 0..1, references 14 labels of 0 and 1, both in the order of FINDINGS."""
+    """Predictions are 14 scores in 0..1, references 14 labels of 0, 1 and NaN, both in the order of FINDINGS."""
 
     def _info(self) -> evaluate.MetricInfo:
         row = {
             "predictions": datasets.Sequence(datasets.Value("float64")),
-            "references": datasets.Sequence(datasets.Value("int8")),
+            "references": datasets.Sequence(datasets.Value("float32")),
         }
         return evaluate.MetricInfo(
             description=DESCRIPTION, citation="", inputs_description=__doc__, features=datasets.Features(row)
         )
 
     def _compute(self, predictions, references, thresholds=None):
-        """The figures of `cxrfpn.evaluation.metrics.measure`; 0.5 is every threshold that is not told."""
-        return measure(references, predictions, {**dict.fromkeys(FINDINGS, 0.5), **(thresholds or {})})
+        return compute_figures(references, predictions, thresholds)
+
+
+def compute_figures(labels, scores, thresholds=None):
+    """Compute the metric's figures from arrays in memory, as validation and score.py do.
+
+    Args:
+        labels, scores: as `cxrfpn.evaluation.metrics.measure` takes them.
+        thresholds: {finding: 0..1}; 0.5 where none is given.
+
+    Returns:
+        the figures of `measure`.
+    """
+    return measure(labels, scores, {**dict.fromkeys(FINDINGS, 0.5), **(thresholds or {})})

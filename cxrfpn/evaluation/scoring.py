@@ -15,9 +15,9 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol
 from cxrfpn.data.schema import SourceError
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
+from cxrfpn.evaluation.findings_metric import compute_figures
 from cxrfpn.evaluation.floors import measure_floors
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS, Bootstrap, count_patients, interval, mean_over_findings
-from cxrfpn.evaluation.metrics import measure
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
 from cxrfpn.evaluation.subgroups import measure_subgroups
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, describe_thresholds
@@ -71,7 +71,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
     """
     with tqdm(total=4, desc="measuring", unit=" steps") as bar:
         at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
-        figures = measure(scored.truth, scored.scores, at)
+        figures = compute_figures(scored.truth, scored.scores, at)
         bar.update()
         _add_intervals(figures, scored, bootstrap, thresholds)
         _add_calibration(figures, scored, thresholds, settings)

@@ -9,18 +9,15 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sharpness import SHARP_SIDE
-from cxrfpn.evaluation.metrics import auroc_by_finding, measure
+from cxrfpn.evaluation.findings_metric import compute_figures
+from cxrfpn.evaluation.metrics import auroc_by_finding
 from cxrfpn.training.optimisation import compute_loss, loss_weights
 from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import as_kept, save_package, score_test_split
 from cxrfpn.training.teachers import Student, Teachers, feature_loss
 from modeling_cxrfpn import CxrFpnForImageClassification
-
-# The report's curves call a finding at a score of 0.5; its thresholds come after training.
-EPOCH_THRESHOLDS = dict.fromkeys(FINDINGS, 0.5)
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Judgement:
 
     def figures(self) -> dict[str, float]:
         """Return the report's figures of an epoch: means over findings, calls at a score of 0.5."""
-        measured = measure(self.labels, self.scores, EPOCH_THRESHOLDS)
+        measured = compute_figures(self.labels, self.scores)
         return {
             "validation_loss": self.loss,
             "precision": measured["macro"]["precision"],

@@ -112,6 +112,22 @@ def test_as_a_metric_of_evaluate(make_scored, tmp_path):
     assert figures == measure(scored.labels, scored.scores, {**HALF, "Mass": 0.3})
 
 
+def test_unknown_labels_do_not_count_in_the_metric(make_scored, tmp_path):
+    """Each finding's figures are scikit-learn's over the images in which it is known."""
+    scored = make_scored()
+    labels = scored.labels.astype(np.float32)
+    labels[np.random.default_rng(1).random(labels.shape) < 0.3] = np.nan
+    metric = evaluate.load(str(METRIC), cache_dir=str(tmp_path))
+    metric.add_batch(predictions=scored.scores, references=labels)
+    figures = metric.compute()
+    for index, finding in enumerate(FINDINGS):
+        known = ~np.isnan(labels[:, index])
+        truth, values = labels[known, index], scored.scores[known, index]
+        assert figures["findings"][finding]["auroc"] == pytest.approx(sk.roc_auc_score(truth, values))
+        assert figures["findings"][finding]["f1"] == pytest.approx(sk.f1_score(truth, values >= 0.5))
+        assert figures["findings"][finding]["positives"] == int(truth.sum())
+
+
 HALF_OF_THE_IMAGES = """
 import json, sys
 import evaluate
