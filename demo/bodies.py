@@ -15,6 +15,8 @@ from demo.uploads import MAX_BATCH_BYTES
 # The page sends all files of a batch in one request; each comes with a few lines of its own.
 MAX_UPLOAD_BYTES = MAX_BATCH_BYTES + 8 * 2**20
 MAX_JSON_BYTES = 2**20
+# JSON that holds files, for the tools of assistants: it is in memory as a whole.
+MAX_TOOLS_BYTES = 16 * 2**20
 # A call with 200 files has some 2,500 values in 410 brackets. A megabyte of "[[],[],..." takes seconds and gigabytes.
 MAX_VALUES, MAX_BRACKETS = 20_000, 800
 # A body must begin, and go on, within so many seconds, and come at so many bytes a second: slow ones hold a place.
@@ -78,6 +80,22 @@ class JsonCheck:
         self._values += brackets + piece.count(b",")
         if self._values > MAX_VALUES or self._brackets > MAX_BRACKETS:
             raise HTTPException(413, "The JSON holds too many values. Send fewer files at a time.")
+
+
+class ToolsCheck(JsonCheck):
+    """The same for JSON that holds files, which count towards the client's uploads.
+
+    Args:
+        charge: called with bytes that count.
+    """
+
+    def __init__(self, charge: Callable[[int], None]):
+        super().__init__()
+        self._charge = charge
+
+    def __call__(self, piece: bytes) -> None:
+        self._charge(len(piece))
+        super().__call__(piece)
 
 
 class UploadCheck:

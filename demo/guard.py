@@ -12,11 +12,21 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from demo.bodies import MAX_JSON_BYTES, MAX_UPLOAD_BYTES, Body, JsonCheck, UploadCheck, too_large
+from demo.bodies import (
+    MAX_JSON_BYTES,
+    MAX_TOOLS_BYTES,
+    MAX_UPLOAD_BYTES,
+    Body,
+    JsonCheck,
+    ToolsCheck,
+    UploadCheck,
+    too_large,
+)
 from demo.clients import Clients, client_of
 
 API = "/gradio_api"
 UPLOAD = f"{API}/upload"
+TOOLS = re.compile(rf"{API}/mcp/?")
 # What the page itself consists of: files that cost next to nothing.
 PARTS = r"/(?:theme\.css|robots\.txt|favicon\.ico|manifest\.json|pwa_icon|(?:assets|static)/[\w./@-]+)"
 ID = r"[\w-]{1,64}"
@@ -50,10 +60,12 @@ class Guard:
 
     Args:
         app: gradio's.
+        has_tools: whether assistants may call it, by the Model Context Protocol.
     """
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, has_tools: bool = False):
         self.app = app
+        self.has_tools = has_tools
         self.clients = Clients()
         self.headers = security_headers()
 
@@ -69,12 +81,13 @@ class Guard:
         headers = Headers(scope=scope)
         client = client_of(scope.get("client"))
         try:
-            check_route(scope["method"], scope["path"])
+            if not (self.has_tools and TOOLS.fullmatch(scope["path"])):
+                check_route(scope["method"], scope["path"])
             check_query(scope["query_string"])
             check_origin(headers)
             with self.clients.request(client, cost=0 if re.fullmatch(PARTS, scope["path"]) else 1):
                 body = self._body(scope["path"], headers, receive, client)
-                await self.app(_inner(scope), body, send)
+                await self.app(_inner(scope, client), body, send)
         except HTTPException as refusal:
             answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
             await answer(scope, receive, send)
@@ -84,6 +97,8 @@ class Guard:
             most, check = MAX_UPLOAD_BYTES, UploadCheck(
                 headers.get("content-type", ""), lambda size: self.clients.receive(client, size)
             )  # fmt: skip
+        elif TOOLS.fullmatch(path):  # files stand in the JSON
+            most, check = MAX_TOOLS_BYTES, ToolsCheck(lambda size: self.clients.receive(client, size))
         else:
             most, check = MAX_JSON_BYTES, JsonCheck()
         length = headers.get("content-length", "0")
@@ -149,12 +164,13 @@ def security_headers() -> dict[str, str]:
     return headers if is_space else headers | {"X-Frame-Options": "SAMEORIGIN"}
 
 
-def _inner(scope: Scope) -> Scope:
+def _inner(scope: Scope, client: str) -> Scope:
     """Return what gradio gets to see.
 
     Its own check of origins, which lets every site in, has nothing to answer; links that bring back somebody's
-    session do nothing.
+    session do nothing. Tools call the API from this machine, and name the client for whom they do.
     """
-    headers = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+    headers = [(name, value) for name, value in scope["headers"] if name not in (b"origin", b"x-forwarded-for")]
+    headers.append((b"x-forwarded-for", client.encode()))
     query = b"" if scope["path"] == "/" else scope["query_string"]
     return {**scope, "headers": headers, "query_string": query}

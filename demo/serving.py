@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from demo import assistants
 from demo.forgetting import NoSessions, keep_forgetting
 from demo.guard import Guard
 from demo.theme import theme
@@ -29,8 +30,15 @@ CLOSE_WITHIN = 3
 SPACE_PROXIES = "127.0.0.1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
 
 
-def application(page: gr.Blocks) -> Guard:
-    """Return the page as an ASGI application."""
+def application(page: gr.Blocks, host: str, port: int) -> Guard:
+    """Return the page as an ASGI application.
+
+    Args:
+        page: what `build` returns.
+        host: where it will listen.
+        port: the same.
+    """
+    has_tools = assistants.are_wanted()
 
     @contextlib.asynccontextmanager
     async def upkeep(_: FastAPI) -> AsyncIterator[None]:
@@ -52,18 +60,21 @@ def application(page: gr.Blocks) -> Guard:
         ssr_mode=False,
         pwa=False,
         enable_monitoring=False,
+        mcp_server=has_tools,
     )
+    if has_tools:
+        assistants.connect(page, host, port)
     mounted = app.routes[-1].app
     mounted.state_holder = NoSessions()
     mounted.state_holder.set_blocks(page)
-    return Guard(app)
+    return Guard(app, has_tools)
 
 
 def serve(page: gr.Blocks, host: str, port: int) -> None:
     """Serve the page until SIGINT or SIGTERM, which are raised again when the server has closed."""
     _allow_open_files(2 * MAX_CONNECTIONS)
     config = uvicorn.Config(
-        application(page),
+        application(page, host.strip("[]"), port),
         host=host.strip("[]"),
         port=port,
         http=PromptProtocol,
