@@ -105,8 +105,9 @@ def test_a_note_stands_above_the_findings_in_the_download_and_in_the_table(page,
         page.get_by_role("button", name="Download JSON").click()
     assert json.loads(Path(waiting.value.path()).read_text())["notes"] == [note]
     page.get_by_role("tab", name="Many images").click()
+    path = path.rename(tmp_path / "another.dcm")
     page.set_input_files("#uploads input[type=file]", [path])
-    page.get_by_text("side.dcm").last.wait_for()
+    page.get_by_text("another.dcm").last.wait_for()
     page.wait_for_timeout(500)
     page.click("#read-all")
     page.wait_for_selector(".save")

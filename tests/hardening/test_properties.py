@@ -41,6 +41,7 @@ MARKS = [
     bytes(128) + b"DICM",
 ]
 MUTATED = ["grey.png", "deep.png", "palette.png", "grey.jpg", "progressive.jpg", "grey.webp", "grey.tif", "lzw.tif",
+           "white_zero.tif", "deep.jp2", "deep.npy", "grey.png.gz", "padded.dcm", "packed_table.dcm", "no_sign.dcm",
            "raw_12.dcm", "rle.dcm", "jpeg.dcm", "jpeg_2000.dcm", "deflated.dcm", "table.dcm"]  # fmt: skip
 
 
