@@ -35,6 +35,24 @@ def test_all_columns(tmp_path: Path) -> None:
     assert [row.image_id for row in source.rows(part, {"c"})] == ["c"]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"), [("utf-8-sig", ";"), ("utf-16", "\t"), ("latin-1", ","), ("utf-8", "|")]
+)
+def test_a_table_as_other_programs_write_it(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    """Windows paths, headers in capitals, other words for sex and view, and a lateral row that stops nothing."""
+    lines = [
+        ["FILE", "AGE", "SEX", "VIEW", "GRÖSSE", "FINDINGS"],
+        ["films\\1.png", "58", "Male", "AP SUPINE", "x", "Mass"],
+        ["C:\\ward\\films\\2.png", "414", "O", "LATERAL", "y", "No Finding"],
+    ]
+    write(tmp_path, "", "films/1.png", "films/2.png")
+    (tmp_path / "table.csv").write_bytes("\r\n".join(map(delimiter.join, lines)).encode(encoding))
+    source = open_source(f"csv:{tmp_path / 'table.csv'}")
+    first, second = source.rows(*source.parts())
+    assert (first.image, first.age, first.sex, first.view_position) == (b"films/1.png", 58, "M", "AP")
+    assert (second.image, second.age, second.sex, second.view_position) == (b"films/2.png", None, None, "LATERAL")
+
+
 def test_without_patients_every_image_is_one_of_its_own_and_that_is_said(tmp_path: Path, caplog) -> None:
     metadata = open_source(write(tmp_path, "path,labels\n1.png,Mass\n2.png,No Finding\n")).metadata()
     assert metadata["patient_id"].tolist() == ["1", "2"]
