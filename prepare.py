@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cxrfpn.data.preparing import SKIPPED, Prepared, PrepareError, prepare
 from cxrfpn.data.pushing import push_to_hub
-from cxrfpn.data.sources import DEFAULT_SOURCE, SourceError, columns_from, open_source
+from cxrfpn.data.sources import DEFAULT_SOURCE, SourceError, add_columns_option, open_source
 
 
 def main() -> int:
@@ -39,13 +39,7 @@ def _parse() -> argparse.Namespace:
         help="org/name[:config][@revision] on the Hub, nih:FOLDER, parquet:FOLDER, imagefolder:FOLDER, disk:FOLDER, "
         f"csv:FILE, json:FILE or phantom:N (default {DEFAULT_SOURCE})",
     )
-    parser.add_argument(
-        "--columns",
-        type=_columns,
-        default={},
-        metavar="FIELD=COLUMN,...",
-        help="where columns go by names of their own: image=scan,findings=dx; nothing after = leaves a field out",
-    )
+    add_columns_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--size", type=_positive, default=256, help="side of the prepared images, in pixels (256)")
     parser.add_argument("--processes", type=_positive, help="parts worked on at once (one a core)")
@@ -59,13 +53,6 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
-
-
-def _columns(text: str) -> dict[str, str]:
-    try:
-        return columns_from(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _report(prepared: Prepared) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.label_tables import LABEL_TABLES, LabelTableSource, open_label_table
-from cxrfpn.data.sources import open_source
+from cxrfpn.data.sources import add_columns_option, open_source
 from cxrfpn.evaluation.reporting import Asked, Report, save_checklist, save_report, score_model, score_predictions
 from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
 from cxrfpn.evaluation.thresholds import MIN_PRECISION
@@ -53,6 +53,7 @@ def _parse() -> argparse.Namespace:
         "--predictions", type=Path, nargs="+", metavar="FILE", help="anyone's scores; a second file is compared with it"
     )
     parser.add_argument("--source", help="labelled images, such as parquet:FOLDER or nih:FOLDER")
+    add_columns_option(parser)
     parser.add_argument(
         "--labels",
         metavar="KIND:FILE",
@@ -108,7 +109,9 @@ def _score(arguments: argparse.Namespace) -> Report:
     if labels is not None:
         print(labels.summary(), file=sys.stderr)
     asked = Asked(
-        source=open_source(arguments.source) if arguments.source else LabelTableSource(labels),
+        source=open_source(arguments.source, columns=arguments.columns)
+        if arguments.source
+        else LabelTableSource(labels),
         split=arguments.split,
         protocol=PROTOCOLS[arguments.protocol](),
         settings=settings,

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ from cxrfpn.data import schema
 from cxrfpn.data.augment import Augmentation, augment, draw_parameters
 from cxrfpn.data.loading import Loader
 from cxrfpn.data.phantom import draw_phantom
-from cxrfpn.data.preparing import prepare_image
+from cxrfpn.data.preparing import prepare, prepare_image
 from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, PreparedShards, shard_paths, write_shard
+from cxrfpn.data.sources import open_source
+from cxrfpn.data.streaming import StreamedImages
 from image_processing_cxrfpn import CxrFpnImageProcessor
 
 RADIOGRAPHS = 32
@@ -34,7 +37,8 @@ def measure() -> list[Row]:
     """Phantoms of NIH's own size, as the PNGs that the NIH gives away and the JPEGs that are streamed."""
     radiographs = [draw_phantom(np.random.default_rng(seed), side=SIDE)[0] for seed in range(RADIOGRAPHS)]
     with tempfile.TemporaryDirectory() as folder, one_core():
-        return [_loading(radiographs, Path(folder)), _preparing([_encoded(pixels, "JPEG") for pixels in radiographs])]
+        jpegs = [_encoded(pixels, "JPEG") for pixels in radiographs]
+        return [_loading(radiographs, Path(folder)), _preparing(jpegs), _streaming(jpegs, Path(folder) / "streamed")]
 
 
 def _loading(radiographs: list[np.ndarray], folder: Path) -> Row:
@@ -59,6 +63,35 @@ def _loading(radiographs: list[np.ndarray], folder: Path) -> Row:
         "prepared shard to augmented batch / 1024 px PNG, PIL and torchvision image by image (the report's way)",
         ratio,
         1 / 20,
+        f"({RADIOGRAPHS / mine:.0f} / {RADIOGRAPHS / other:.0f} images/s)",
+    )
+
+
+def _streaming(files: list[bytes], folder: Path) -> Row:
+    """An epoch without a local copy; what the network would add is the wait for the bytes."""
+    rows = [schema.Row(file, f"{row:04}", f"{row:04}", 60, "F", "PA", ()) for row, file in enumerate(files)]
+    folder.mkdir()
+    write_shard(folder / "train.parquet", [(row, SIDE) for row in rows], {})
+    source = open_source(f"parquet:{folder}")
+    prepare(source, folder / "prepared", PREPARED_SIDE, processes=1)
+    plan = pd.DataFrame({"image_id": [row.image_id for row in rows], "split": "train", "copies": 1, "mirrored": 0})
+    streamed, prepared = (
+        Loader(images, plan, "train", batch_size=32, workers=1)
+        for images in (StreamedImages([source], PREPARED_SIDE, workers=1), PreparedShards(folder / "prepared"))
+    )
+    epochs = iter(range(1000))
+
+    def ours() -> None:
+        deque(streamed.batches(next(epochs)), maxlen=0)
+
+    def theirs() -> None:
+        deque(prepared.batches(next(epochs)), maxlen=0)
+
+    ratio, mine, other = time_ratio(ours, theirs, rounds=5)
+    return Row(
+        "an epoch streamed from 1024 px JPEGs (prepared: none) / the same epoch from prepared shards",
+        ratio,
+        20,
         f"({RADIOGRAPHS / mine:.0f} / {RADIOGRAPHS / other:.0f} images/s)",
     )
 
@@ -109,10 +142,11 @@ def _loader(files: list[Path], folder: Path) -> Loader:
     (folder / MANIFEST).write_text(json.dumps({"source": "drawn", "size": PREPARED_SIDE, "seed": 0, "parts": ["all"]}))
     prepared = [prepare_image(file.read_bytes(), file.name, PREPARED_SIDE)[0] for file in files]
     rows = [
-        schema.Row(image, file.stem, file.stem, 60, "F", "PA", ()) for image, file in zip(prepared, files, strict=True)
+        (schema.Row(image, file.stem, file.stem, 60, "F", "PA", ()), SIDE)
+        for image, file in zip(prepared, files, strict=True)
     ]
     write_shard(shard_paths(folder, 1)[0], rows, {})
-    plan = pd.DataFrame({"image_id": [row.image_id for row in rows], "split": "train", "copies": 1, "mirrored": 0})
+    plan = pd.DataFrame({"image_id": [row.image_id for row, _ in rows], "split": "train", "copies": 1, "mirrored": 0})
     return Loader(PreparedShards(folder), plan, "train", batch_size=32, workers=1)
 
 

@@ -1,7 +1,7 @@
 """Images on their way to the network: prepared once, planned, loaded ahead, augmented, brought to the device."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,10 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
 
 def _open_images(recipe: Recipe) -> Images:
     if recipe.prepared == STREAMED:
-        names = [recipe.source, *(further.source for further in recipe.more_sources)]
-        return StreamedImages([open_source(name) for name in names], recipe.stored_size, recipe.workers)
-    folder = _prepared(recipe.source, recipe, recipe.prepared)
+        further = [open_source(further.source) for further in recipe.more_sources]
+        own = open_source(recipe.source, columns=recipe.columns)
+        return StreamedImages([own, *further], recipe.stored_size, recipe.workers)
+    folder = _prepared(recipe.source, recipe, recipe.prepared, recipe.columns)
     return PreparedShards(folder, *(_prepared(further.source, recipe) for further in recipe.more_sources))
 
 
@@ -190,13 +191,13 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _prepared(source: str, recipe: Recipe, folder: str | None = None) -> Path:
+def _prepared(source: str, recipe: Recipe, folder: str | None = None, columns: Mapping[str, str] | None = None) -> Path:
     """The folder of a source's prepared shards, made now where it is not there or not finished."""
     given = Path(source.removeprefix("parquet:"))
     if source.startswith("parquet:") and read_manifest(given) is not None:
         return given
     made = Path(folder or f"data/{_slug(source)}-{recipe.stored_size}")
-    prepare(open_source(source), made, recipe.stored_size)
+    prepare(open_source(source, columns=columns), made, recipe.stored_size)
     return made
 
 

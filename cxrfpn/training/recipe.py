@@ -87,7 +87,8 @@ class Recipe:
     """A run: its data, network, optimisation and regularisation.
 
     source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
-    under data/ named after both); `prepared: none` streams it instead. objective: "findings", or "pretraining", which
+    under data/ named after both); `prepared: none` streams it instead. columns: field -> column, where the
+    source has names of its own. objective: "findings", or "pretraining", which
     looks at no finding and makes weights to begin with. more_sources: others that are trained on beside it. cohort: a
     protocol and its settings.
     backbone_weights: "imagenet", "none", a file, or a package of ours (folder or Hub id), whose every fitting tensor is
@@ -104,6 +105,7 @@ class Recipe:
     objective: Literal["findings", "pretraining"] = "findings"
     stored_size: int = 256
     prepared: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
     more_sources: tuple[FurtherSource, ...] = ()
     cohort: dict[str, Any] = field(default_factory=lambda: {"protocol": "official"})
     no_finding_share: float = 1.0

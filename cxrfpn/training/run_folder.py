@@ -179,8 +179,10 @@ def finish(run: Run) -> None:
 def score_test_split(run: Run) -> None:
     """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
     if (run.feed.plan["split"] == "test").any():
-        is_prepared = run.recipe.prepared != STREAMED
-        source = open_source(f"parquet:{run.feed.shards.folder}" if is_prepared else run.recipe.source)
+        if run.recipe.prepared == STREAMED:
+            source = open_source(run.recipe.source, columns=run.recipe.columns)
+        else:
+            source = open_source(f"parquet:{run.feed.shards.folder}")
         source.name = run.feed.shards.source  # figures are known by what was prepared, not by the folder it lies in
         pipe = load_pipeline(str(run.folder))
         report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,5 +171,5 @@ def test_a_data_set_with_a_script_names_the_one_to_take(hub: LoopbackHub, tmp_pa
 
 @pytest.mark.parametrize("text", ["image", "image=a,colour=b"])
 def test_columns_of_another_form_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not FIELD=COLUMN with a field of image, image_id"):
+    with pytest.raises(ArgumentTypeError, match="is not FIELD=COLUMN with a field of image, image_id"):
         columns_from(text)

@@ -124,3 +124,17 @@ def wait_until(holds) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_columns_of_other_names_without_a_local_copy(chests, write_recipe, tmp_path):
+    for number, shard in enumerate(sorted((chests / "data").glob("*.parquet"))):
+        table = pq.read_table(shard).replace_schema_metadata(None)
+        names = {"findings": "dx", "image": "scan"}
+        (tmp_path / "renamed").mkdir(exist_ok=True)
+        table = table.rename_columns([names.get(name, name) for name in table.column_names])
+        pq.write_table(table, tmp_path / "renamed" / f"{number}.parquet")
+    changes = {"source": f"parquet:{tmp_path / 'renamed'}", "prepared": "none", "stored_size": 64}
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", columns={"findings": "dx", "image": "scan"}, **changes))
+    feed = open_feed(recipe, print)
+    assert len(feed.shards) == 150 and feed.shards.labels.sum() == PreparedShards(chests).labels.sum()
+    assert len(next(feed.loader(recipe, "train", 0, 1).batches())) == 16

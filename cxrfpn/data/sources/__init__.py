@@ -1,6 +1,7 @@
 """Sources of labelled radiographs, all giving the one schema."""
 
 import re
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -52,15 +53,27 @@ def open_source(
     raise SourceError(f"source {name!r} is none of org/name[:config][@revision] on the Hub, {kinds}")
 
 
+def add_columns_option(parser: ArgumentParser) -> None:
+    """Add `--columns`, whose value `open_source` takes as `columns`."""
+    parser.add_argument(
+        "--columns",
+        type=columns_from,
+        default={},
+        metavar="FIELD=COLUMN,...",
+        help="where the source's columns have names of their own: image=scan,findings=dx; nothing after = leaves a "
+        f"field out; fields are {', '.join(FIELDS)}",
+    )
+
+
 def columns_from(text: str) -> dict[str, str]:
     """Read `image=scan,findings=dx` as a command line gives it.
 
     Raises:
-        ValueError: another form.
+        ArgumentTypeError: another form.
     """
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if wrong := [field for field, equals, _ in pairs if not equals or field.strip() not in FIELDS]:
-        raise ValueError(f"{wrong[0]!r} is not FIELD=COLUMN with a field of {', '.join(FIELDS)}")
+        raise ArgumentTypeError(f"{wrong[0]!r} is not FIELD=COLUMN with a field of {', '.join(FIELDS)}")
     return {field.strip(): column.strip() for field, _, column in pairs}
 
 
