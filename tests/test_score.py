@@ -139,7 +139,7 @@ def test_thresholds_are_fitted_on_validation_and_used_on_test(score, predictions
     assert figures["operating_point"] == content["default"] and figures["marked"] == content["marked"]
     card = (tested / "README.md").read_text()
     assert f"The default is `{content['default']}`, chosen by the best macro F1" in card
-    assert "highest 1% of the scores" in card or not content["marked"]
+    assert "highest 1 % of the scores" in card or not content["marked"]
     rare = [figure for figure in figures["findings"].values() if figure["positive_patients"] < 10]
     assert rare and all(figure["auroc_ci"] is None for figure in rare)
     assert figures["macro"]["ece_at_prevalence"] > 0 and set(figures["operating_points"]) >= {

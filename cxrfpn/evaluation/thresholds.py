@@ -30,7 +30,7 @@ UNFITTED_SHARE = 0.01
 # score in double precision differ by less.
 MARGIN = 1e-6
 
-NO_POSITIVES = f"no positives to fit on: calls the highest {UNFITTED_SHARE:.0%} of the scores"
+NO_POSITIVES = f"no positives to fit on: calls the highest {100 * UNFITTED_SHARE:.0f} % of the scores"
 NO_PRECISION = "no threshold has the minimum precision: has the best F1 instead"
 
 
