@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cxrfpn.cells import text_of
 from cxrfpn.prediction.archive import MANIFEST, PART_FOLDER
-from cxrfpn.table_text import decode_table
+from cxrfpn.table_text import decode_table, read_table
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
@@ -31,7 +31,7 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         except pa.ArrowException as error:
             raise ValueError(str(error)) from None
-    text, delimiter = decode_table(path.read_bytes())
+    text, delimiter = decode_table(read_table(path))
     if text.lstrip().startswith("{"):
         return pd.DataFrame([_read_record(line) for line in text.splitlines() if line.strip()])
     if any(line.split() == ["finding", "score", "threshold", "probability"] for line in text.splitlines()[:3]):

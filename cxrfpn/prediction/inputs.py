@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from cxrfpn.table_text import PATH_SPELLINGS, SPELLINGS, find_column, read_rows
+from cxrfpn.table_text import PATH_SPELLINGS, SPELLINGS, find_column, read_rows, read_table
 from dicom_cxrfpn import is_dicom
 from patient_cxrfpn import PATIENT_KEYS
 from pixels_cxrfpn import printable
@@ -99,7 +99,7 @@ def read_patients(table: Path) -> PatientTable:
         InputError: no such file, no image column, no patient column, or an image named twice.
     """
     try:
-        columns, records = read_rows(table.read_bytes())
+        columns, records = read_rows(read_table(table))
     except OSError as error:
         raise InputError(f"{table}: cannot be read as a table ({error.strerror})") from None
     except ValueError as error:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
+from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError, bare
 from cxrfpn.prediction.predicting import Prediction
 from overlay_cxrfpn import overlay
@@ -38,7 +39,9 @@ def _draw(prediction: Prediction, pipe: ChestXrayFindingsPipeline, start: Path) 
     for finding in prediction.findings:
         if finding["positive"]:
             placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
-            overlay(pixels, placed).save(f"{start}_{finding['label'].replace('/', '-')}.png")
+            # Renamed into its place, so that a link that stands there is replaced rather than followed.
+            with written_beside(Path(f"{start}_{finding['label'].replace('/', '-')}.png")) as beside:
+                overlay(pixels, placed).save(beside, "PNG")
 
 
 def picture_stem(image: str, taken: Container[str] = ()) -> str:

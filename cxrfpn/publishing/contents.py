@@ -24,8 +24,11 @@ MODULES = tuple(
     )
 )
 THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
+CONFIGURATION = "configuration.txt"
 NEEDED = ("config.json", "preprocessor_config.json", *MODULES, WEIGHTS, THRESHOLDS, METRICS)
-RECORDS = (RECIPE, "configuration.txt", "validation_metrics.csv", "test_metrics.csv")
+RECORDS = (RECIPE, CONFIGURATION, "validation_metrics.csv", "test_metrics.csv")
+# /home/name/films, ~/films, ../films, C:\films: but no address (https://...), and no name on the Hub (org/name).
+LOCAL_PATH = re.compile(r"(?<![\w/\\.~])(?:(?:~|\.{1,2})?(?:/[^\s/,;:'\"]+)+/?|[A-Za-z]:(?:\\[^\s\\,;:'\"]+)+\\?)")
 # It shows radiographs, and those are not ours to publish.
 KEPT_HERE = "plots/examples.png"
 # What an earlier publication may have left behind. Whatever else lies in a repository is not ours, and stays.
@@ -56,10 +59,16 @@ def model_files(run: Path, repo: str) -> dict[str, bytes]:
     names = [*NEEDED, *(name for name in RECORDS if (run / name).is_file())]
     names += sorted(path.relative_to(run).as_posix() for path in run.glob("plots/*.png"))
     files = {name: (run / name).read_bytes() for name in names if name != KEPT_HERE}
+    files |= {name: without_folders(files[name].decode()).encode() for name in (RECIPE, CONFIGURATION) if name in files}
     _check_thresholds(run, files)
     card = _card(run, files, repo).encode()
     results = eval_results(json.loads(files[METRICS]))
     return {**files, CARD: card, **{path: content.encode() for path, content in results.items()}}
+
+
+def without_folders(text: str) -> str:
+    """Return text with only the last part of each path that begins at a root, at home or at a folder above."""
+    return LOCAL_PATH.sub(lambda path: re.split(r"[/\\]", path[0].rstrip("/\\"))[-1], text)
 
 
 def space_files(tree: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ import pandas as pd
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
 from cxrfpn.data.sources.patient_ids import nih_patient, read_patient_id, warn_of_other_patients
-from cxrfpn.table_text import SPELLINGS, decode_table, letters
+from cxrfpn.table_text import SPELLINGS, decode_table, letters, read_table
 from patient_cxrfpn import Patient
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.Dat
         SourceError: it cannot be read.
     """
     try:
-        text, delimiter = decode_table(file.read_bytes() if isinstance(file, Path) else file.read())
+        text, delimiter = decode_table(read_table(file) if isinstance(file, Path) else file.read())
         options = {"header": header, "sep": delimiter, "dtype": str, "keep_default_na": False, "index_col": False}
         table = pd.read_csv(io.StringIO(text), **options)
     except (OSError, ValueError, EOFError) as error:  # pandas' own parser errors are ValueErrors

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, IterableDataset, load_dataset
 from datasets.utils.file_utils import xopen
@@ -67,8 +66,8 @@ def local_place(folder: Path) -> Place:
     for name in (name for name in names if name.endswith(SUFFIX)):
         try:
             features = Features.from_arrow_schema(pq.read_schema(folder / name))
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # pyarrow and datasets raise many kinds for a damaged schema and its JSON
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise SourceError(f"{folder / name}: cannot be read as parquet ({reason})") from None
         parts[name] = Part(f"{folder.absolute().as_posix()}/{name}", features)
     return Place(str(folder), folder.as_posix(), names, parts)
