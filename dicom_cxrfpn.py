@@ -55,12 +55,12 @@ class _Counted(io.BytesIO):
 
 
 def is_dicom(data: bytes, name: str) -> bool:
-    """Whether a file is to be read as DICOM: by its mark, its name or, since old archives lack both, its beginning."""
+    """Return whether to read a file as DICOM: by its mark, its name or, as old archives lack both, its first bytes."""
     return data[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES) or BARE_DICOM.match(data) is not None
 
 
 def is_deflated(data: bytes) -> bool:
-    """Whether a DICOM file is deflated as a whole."""
+    """Return whether a DICOM file is deflated as a whole."""
     return DEFLATED_DICOM.search(data) is not None
 
 
@@ -86,7 +86,7 @@ def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dic
         raise
     except ImportError:
         raise RadiographError(f"{name}: is a DICOM file; install pydicom to read it") from None
-    except Exception:  # pydicom and its decoders raise whatever a broken file leads them to
+    except Exception:  # pydicom raises many kinds of error on broken files
         raise RadiographError(f"{name}: the DICOM file is damaged and cannot be decoded; export it again") from None
     return pixels, {**patient.values(), "notes": notes}
 

@@ -1,4 +1,4 @@
-"""Values of a DICOM header, whatever state it is in: what cannot be read counts as absent."""
+"""Values of a DICOM header that may be broken: what cannot be read counts as absent."""
 
 import math
 from collections.abc import Iterator

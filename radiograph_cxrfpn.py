@@ -66,8 +66,8 @@ Image.MAX_IMAGE_PIXELS = None
 class Radiograph:
     """Pixels [H,W] uint8 that span 0 to 255, and what the file says of the patient (None where it is silent).
 
-    `notes` are short sentences on whatever keeps it from being a frontal chest radiograph for presentation, or makes
-    its picture uncertain. Normally there are none.
+    `notes` are short sentences that say why it may be no frontal chest radiograph for presentation, or why its picture
+    is uncertain. Normally there are none.
     """
 
     pixels: np.ndarray
@@ -123,7 +123,7 @@ def read_radiograph(
 
 
 def decode_fields(data: bytes, name: str, least_side: int | None, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Decode a file in this process, whatever becomes of it; the worker's half of `read_radiograph`.
+    """Decode a file in this process, even if that ends it; the worker's half of `read_radiograph`.
 
     Returns:
         pixels [H,W] uint8, and the other fields of the `Radiograph`.

@@ -11,7 +11,7 @@ UNSIGNED, SIGNED = 1, 2
 
 
 def with_black_zero(data: bytes) -> tuple[bytes, bool]:
-    """Say of a TIFF whose 0 is white that its 0 is black, since Pillow knows the former at few depths only.
+    """Mark 0 as black in a TIFF whose 0 is white, which Pillow knows at few depths only.
 
     Returns:
         the file, and whether it was changed: its picture is then to be inverted.
@@ -36,12 +36,12 @@ def with_black_zero(data: bytes) -> tuple[bytes, bool]:
 
 
 def is_white_zero(image: Image.Image) -> bool:
-    """Whether 0 is white in a TIFF that Pillow opened, and that Pillow does not invert itself."""
+    """Return whether 0 is white in a TIFF that Pillow opened, and that Pillow does not invert itself."""
     return image.mode not in ("1", "L") and _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def true_range(values: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Values [H,W] as Pillow gives them, signed or not as the file says: Pillow's 8 bits never are, its 32 always."""
+    """Return Pillow's values [H,W] signed or not, as the file says: its 8 bits never are, its 32 bits always."""
     sample_format = _tag(image, SAMPLE_FORMAT)
     if values.dtype == np.uint8 and sample_format == SIGNED:
         return values.view(np.int8)

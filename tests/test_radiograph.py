@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -345,3 +347,13 @@ def test_files_in_gzip(drawing, tmp_path, monkeypatch):
     monkeypatch.setattr("radiograph_cxrfpn.MAX_BYTES", 2**20)
     with pytest.raises(RadiographError, match="inflates to more than"):  # in this process, whose limit was changed
         decode_fields(gzip.compress(bytes(2**20 + 1)), "image", None, 100)
+
+
+def test_reading_imports_neither_torch_nor_transformers_nor_pandas():
+    """Those take seconds to start; who predicts with another engine needs none of them."""
+    modules = "radiograph_cxrfpn, patient_cxrfpn, answer_cxrfpn, thresholds_cxrfpn, cxrfpn.prediction.inputs"
+    heavy = "'torch', 'torchvision', 'transformers', 'pandas', 'pydicom'"
+    program = f"import sys, {modules}; print([name for name in ({heavy}) if name in sys.modules])"
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""The columns of a source's table, in whatever spelling, -> the one schema; and what no table may hold."""
+"""The columns of a source's table, in any spelling -> the one schema; and what no table may hold."""
 
 import io
 import logging
