@@ -94,6 +94,14 @@ def test_padding_is_black_and_none_of_the_range(film, photometric, window, value
     assert (radiograph.pixels[:BORDER] == 0).all() and radiograph.pixels.max() == 255
 
 
+def test_padding_is_none_of_the_range_of_a_large_film(film):
+    """From 256 pixels a side on, the range is measured on squares: none of those that padding reaches into."""
+    values, right = bordered(film.repeat(3, axis=0).repeat(3, axis=1), 65535)
+    radiograph = read(values, PixelPaddingValue=65535)
+    assert_shows(radiograph, right)
+    assert (radiograph.pixels[:BORDER] == 0).all()
+
+
 def test_padding_is_compared_before_the_modality_and_noted_where_it_is_most(film):
     values, right = bordered(film, 5000)
     assert_shows(read(values, PixelPaddingValue=5000, RescaleSlope=2, RescaleIntercept=-5000), right)
