@@ -1,7 +1,7 @@
-"""Whether a picture looks like a frontal chest radiograph at all: a dozen statistics and a logistic regression.
+"""Decide whether a picture looks like a frontal chest radiograph: a dozen statistics and a logistic regression.
 
-It knows nothing of the network, so it stays good when the model changes. `python -m demo.fit_gate` fits it and writes
-gate.json, with the error rates that were measured.
+It does not depend on the network, and stays valid when the model changes. `python -m tools.fit_gate` fits it and writes
+gate.json, with the measured error rates.
 """
 
 import json
@@ -31,7 +31,7 @@ def thumbnail(pixels: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def statistics(pixels: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """The numbers that the gate judges by, in the order of STATISTICS.
+    """Return the numbers that the gate decides by, in the order of STATISTICS.
 
     Args:
         pixels: [H,W] uint8 as the reader gives them.
@@ -85,23 +85,23 @@ class Gate:
 
     @classmethod
     def load(cls, path: Path = FILE) -> "Gate":
-        """Read what `python -m demo.fit_gate` wrote."""
+        """Read what `python -m tools.fit_gate` wrote."""
         content = json.loads(path.read_text())
         arrays = {key: np.array(content[key], float) for key in ("template", "mean", "scale", "weights")}
         arrays["template"] = arrays["template"].reshape(SIDE, SIDE)
         return cls(**arrays, bias=content["bias"], measured=content["measured"])
 
-    def judge(self, values: np.ndarray) -> np.ndarray:
-        """Statistics [..., 12] -> scores [...]; above 0 it looks like a chest."""
+    def scores(self, values: np.ndarray) -> np.ndarray:
+        """Turn statistics [..., 12] into scores [...]; above 0 the picture looks like a chest."""
         return deviations(values, self.mean, self.scale) @ self.weights + self.bias
 
     def passes(self, pixels: np.ndarray) -> bool:
-        """Whether [H,W] uint8 pixels look like a frontal chest radiograph."""
-        return bool(self.judge(statistics(pixels, self.template)) > 0)
+        """Return whether [H,W] uint8 pixels look like a frontal chest radiograph."""
+        return bool(self.scores(statistics(pixels, self.template)) > 0)
 
 
 def describe_errors(measured: Mapping[str, Any]) -> str:
-    """The gate's error rates in a sentence or two, for people."""
+    """Return the gate's error rates in a few sentences."""
     lost, pictures = measured["turned away"], measured["pictures"]
     unseen = measured["let through, of a kind left out of fitting"]
     worst = max(unseen, key=unseen.get)

@@ -1,4 +1,4 @@
-"""The gate: chests pass, strangers that it was not fitted on don't, and its error rates are stated."""
+"""The gate: chests pass, other pictures that it was not fitted on do not, and its error rates are stated."""
 
 import io
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 from cxrfpn.data.phantom import draw_phantom
 from demo.gate import FILE, Gate
-from demo.strangers import KINDS
 from radiograph_cxrfpn import read_radiograph
+from tools.non_chest import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_real_radiographs_pass(gate, nih_mini):
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_strangers_are_turned_away(gate, kind):
+def test_other_pictures_are_rejected(gate, kind):
     random = np.random.default_rng(2026)
     turned = [not gate.passes(read_radiograph(KINDS[kind](random)).pixels) for _ in range(20)]
     assert np.mean(turned) >= 0.85

@@ -129,7 +129,7 @@ def test_a_name_with_html_in_it_is_text(page, tmp_path):
 
 
 def test_what_is_no_chest_is_met_with_a_word_and_greyed(page, tmp_path):
-    from demo.strangers import KINDS
+    from tools.non_chest import KINDS
 
     path = tmp_path / "hand.png"
     KINDS["hand"](np.random.default_rng(5)).save(path)

@@ -20,7 +20,7 @@ from demo.clients import Clients, client_of
 from demo.guard import Guard, check_route, security_headers
 from tests.ports import free_port
 
-# What gradio serves besides what the page needs, and what strangers could do there.
+# What gradio serves besides what the page needs.
 CLOSED = [
     ("POST", "/gradio_api/run/predict"), ("POST", "/gradio_api/api/predict"), ("POST", "/api/predict/"),
     ("POST", "/gradio_api/call/v2/predict"), ("POST", "/gradio_api/process_recording"),

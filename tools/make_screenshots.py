@@ -1,4 +1,4 @@
-"""Photograph a running demo for the README: python -m demo.make_screenshots http://127.0.0.1:7860"""
+"""Photograph a running demo for the README: python -m tools.make_screenshots http://127.0.0.1:7860"""
 
 import io
 import shutil

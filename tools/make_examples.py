@@ -1,4 +1,4 @@
-"""Draw the examples of the demo: python -m demo.make_examples"""
+"""Draw the examples of the demo: python -m tools.make_examples"""
 
 import hashlib
 import io

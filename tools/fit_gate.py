@@ -1,4 +1,4 @@
-"""Fit the gate and measure it: python -m demo.fit_gate --source parquet:FOLDER (labelled radiographs of any source)"""
+"""Fit the gate and measure it: python -m tools.fit_gate --source parquet:FOLDER (labelled radiographs of any source)"""
 
 import argparse
 import json
@@ -8,17 +8,19 @@ import numpy as np
 from tqdm import tqdm
 
 from demo.gate import FILE, STATISTICS, Gate, deviations, statistics, thumbnail
-from demo.strangers import KINDS
 from radiograph_cxrfpn import read_radiograph
+from tools.non_chest import KINDS
 
-# Chests and strangers of each kind, to fit on and as many again to measure on.
-CHESTS, PHANTOMS, STRANGERS = 800, 120, 120
-# The share of chests that may be turned away.
+# Pictures to fit on, and as many again to measure on: chests, and of each kind of others.
+CHESTS, PHANTOMS, NON_CHEST = 800, 120, 120
+# The share of chests that may be rejected.
 CHESTS_LOST = 0.005
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fit demo/gate.json on radiographs, phantoms and drawn strangers.")
+    parser = argparse.ArgumentParser(
+        description="Fit demo/gate.json on chests and on other pictures."
+    )
     parser.add_argument("--source", required=True, help="radiographs, such as parquet:FOLDER")
     arguments = parser.parse_args()
     try:
@@ -28,15 +30,15 @@ def main() -> int:
         return 2
     template = _template([pixels for pictures in chests["train"].values() for pixels in pictures])
     values = {split: {kind: _values(kinds[kind], template) for kind in kinds} for split, kinds in chests.items()}
-    strangers, others = (
-        {kind: _values(_draw(kind, seed), template) for kind in tqdm(KINDS, desc="strangers")} for seed in (0, 1)
+    non_chest, others = (
+        {kind: _values(_draw(kind, seed), template) for kind in tqdm(KINDS, desc="non-chest")} for seed in (0, 1)
     )
     known = np.concatenate(list(values["train"].values()))
-    gate = _fit(template, known, strangers)
-    # How it does on a kind that it was never shown: the honest guess for pictures out there.
+    gate = _fit(template, known, non_chest)
+    # How it does on a kind that it was not fitted on, which is what to expect of other pictures.
     unseen = {
         kind: _passing(
-            _fit(template, known, {name: strangers[name] for name in KINDS if name != kind}), strangers[kind]
+            _fit(template, known, {name: non_chest[name] for name in KINDS if name != kind}), non_chest[kind]
         )
         for kind in KINDS
     }
@@ -44,7 +46,7 @@ def main() -> int:
         "turned away": {kind: round(1 - _passing(gate, pictures), 4) for kind, pictures in values["test"].items()},
         "let through": {kind: _passing(gate, others[kind]) for kind in KINDS},
         "let through, of a kind left out of fitting": unseen,
-        "pictures": {kind: len(pictures) for kind, pictures in values["test"].items()} | {"of each kind": STRANGERS},
+        "pictures": {kind: len(pictures) for kind, pictures in values["test"].items()} | {"of each kind": NON_CHEST},
     }
     FILE.write_text(json.dumps(_content(gate, measured)) + "\n")
     print(json.dumps(measured, indent=1), f"\nwritten: {FILE}")
@@ -74,7 +76,7 @@ def _some(source, split: str, count: int) -> list[np.ndarray]:
 
 def _draw(kind: str, seed: int) -> list[np.ndarray]:
     random = np.random.default_rng([seed, *kind.encode()])
-    return [read_radiograph(KINDS[kind](random)).pixels for _ in range(STRANGERS)]
+    return [read_radiograph(KINDS[kind](random)).pixels for _ in range(NON_CHEST)]
 
 
 def _template(chests: list[np.ndarray]) -> np.ndarray:
@@ -86,10 +88,10 @@ def _values(pictures: list[np.ndarray], template: np.ndarray) -> np.ndarray:
     return np.array([statistics(pixels, template) for pixels in pictures])
 
 
-def _fit(template: np.ndarray, chests: np.ndarray, strangers: dict[str, np.ndarray]) -> Gate:
+def _fit(template: np.ndarray, chests: np.ndarray, non_chest: dict[str, np.ndarray]) -> Gate:
     from sklearn.linear_model import LogisticRegression
 
-    values = np.concatenate([chests, *strangers.values()])
+    values = np.concatenate([chests, *non_chest.values()])
     is_chest = np.arange(len(values)) < len(chests)
     mean, scale = chests.mean(axis=0), chests.std(axis=0) + 1e-6
     scaled = deviations(values, mean, scale)
@@ -99,7 +101,7 @@ def _fit(template: np.ndarray, chests: np.ndarray, strangers: dict[str, np.ndarr
 
 
 def _passing(gate: Gate, values: np.ndarray) -> float:
-    return round(float((gate.judge(values) > 0).mean()), 4)
+    return round(float((gate.scores(values) > 0).mean()), 4)
 
 
 def _content(gate: Gate, measured: dict[str, object]) -> dict[str, object]:

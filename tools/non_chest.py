@@ -1,4 +1,4 @@
-"""Pictures that are no chest radiographs, drawn: what the gate is fitted and measured on besides chests."""
+"""Draw pictures that are no chest radiographs, to fit and measure the demo's gate on."""
 
 from collections.abc import Callable
 
