@@ -135,7 +135,7 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
 
     fields = [age, sex, view_position]
     reading = {"fn": read, "inputs": [file, *fields], "outputs": shown, **LIMITS["reading"], **_PRIVATE}
-    # To fill the form takes decoding the file, and so a reading's turn.
+    # Filling the form may take decoding the file (a deflated DICOM), and so a reading's turn.
     filling = {"fn": fill, "inputs": [file, *fields], "outputs": fields, **LIMITS["reading"], **_PRIVATE}
     file.upload(**filling, show_progress="hidden").then(**reading)
     button.click(**reading)
