@@ -19,7 +19,7 @@ from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.sources import hub as patience
 from cxrfpn.data.sources import open_source
 from tests.hubs.loopback import Fault, LoopbackHub
-from tests.hubs.repositories import COMMIT
+from tests.hubs.repositories import COMMIT, tree
 
 REPO = "someone/chests"
 FILE = "data/train-00000-of-00002.parquet"
@@ -135,6 +135,38 @@ def test_cuts_that_leave_something_worthwhile_do_not_wear_patience_out(
     ranges = [request.range.removeprefix("bytes=").split("-") for request in hub.requests if request.range]
     cut = next(index for index, (first, last) in enumerate(ranges) if int(last) - int(first) > 300_000)
     assert ranges[cut + 1] == [str(int(ranges[cut][0]) + 300_000), ranges[cut][1]]
+
+
+def test_a_source_is_patient_in_every_process_that_it_travels_to(hub: LoopbackHub, source: Source, on_disk) -> None:
+    """A worker starts with the libraries as they are."""
+    travelled = pickle.dumps(source)
+    huggingface_hub.set_client_factory(huggingface_hub.utils._http.default_client_factory)
+    patience.be_patient.cache_clear()
+    hub.faults.append(Fault("parquet", cut_after=300_000, times=1000))
+    assert list(pickle.loads(travelled).rows(FILE)) == on_disk[:40]
+
+
+def test_what_is_read_stays_at_the_commit_that_was_opened(hub: LoopbackHub, source: Source, folder: Path) -> None:
+    hub.add("datasets", REPO, folder, "a" * 40)  # the branch has moved, and this Hub forgets what was before
+    with pytest.raises(SourceError, match=f"{REPO}@{COMMIT}/{FILE}: .*no such revision|no such data set|HTTP 404"):
+        list(source.rows(FILE))
+    assert open_source(REPO).name == f"{REPO}@{'a' * 40}"
+
+
+def test_a_file_without_a_size_gets_one_line(hub: LoopbackHub, hurried: None, folder: Path) -> None:
+    hub.add("datasets", REPO, folder)
+
+    def without_sizes(hub, request, **groups):
+        answer = tree(hub, request, **groups)
+        for item in answer.content:
+            item.pop("size", None)
+        return answer
+
+    hub.route("GET", r"/api/(?P<kind>datasets)/(?P<repo>[\w.-]+/[\w.-]+)/tree/(?P<revision>[^/]+)(?:/(?P<under>.*))?",
+              without_sizes)  # fmt: skip
+    with pytest.raises(SourceError, match=f"^{REPO}@.*size") as caught:
+        open_source(REPO)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {"RateLimit": '"resolvers";r=0;t=0'}])

@@ -11,6 +11,7 @@ from datasets import ClassLabel, Features, IterableDataset, load_dataset
 from datasets.utils.file_utils import xopen
 
 from cxrfpn.data.schema import SourceError
+from cxrfpn.data.sources.hub import be_patient
 
 SUFFIX = ".parquet"
 # What is streamed is not kept, but `datasets` would lock a folder on disk for it, if this address were of one. And of a
@@ -32,6 +33,7 @@ class Part:
         Args:
             options: of `datasets`' parquet reader (batch_size, filters, fragment_scan_options).
         """
+        be_patient()  # in every process that the source travels to
         features = Features({column: self.features[column] for column in columns})
         files = {"train": [glob.escape(self.url)]}
         options = {"columns": list(columns), "features": features, **NOTHING_MORE, **options}
@@ -50,6 +52,7 @@ class Place:
 
     def open(self, name: str) -> BinaryIO:
         """Open any of the files."""
+        be_patient()
         return xopen(f"{self.base}/{name}", "rb")
 
 

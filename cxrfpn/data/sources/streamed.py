@@ -13,7 +13,7 @@ from cxrfpn.data.schema import Row, SourceError
 from cxrfpn.data.sources.columns import SPLITS, checked, letters, make_row, spelled, tabulate, warn_of_lone_images
 from cxrfpn.data.sources.csv_table import PATH_SPELLINGS
 from cxrfpn.data.sources.files import in_runs, read_file
-from cxrfpn.data.sources.hub import reason_of
+from cxrfpn.data.sources.hub import be_patient, reason_of
 from cxrfpn.data.sources.labels import finding_columns, marked_findings
 from cxrfpn.data.sources.places import NOTHING_MORE, named
 
@@ -168,6 +168,7 @@ class StreamedSource:
             yield image if not isinstance(image, dict) else image["bytes"] or image["path"]
 
     def _rows_of(self, part: str) -> Iterator[dict[str, Any]]:
+        be_patient()
         try:
             yield from map(dict, self._shards[part])
         except SourceError:
@@ -187,6 +188,7 @@ class StreamedSource:
     def _content(self, path: str) -> tuple[bytes, str | None]:
         if "://" not in path:
             return read_file(Path(self._absolute(path)))
+        be_patient()
         try:
             with xopen(path, "rb") as file:
                 return file.read(), None
