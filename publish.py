@@ -41,8 +41,8 @@ def main() -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    source = None if arguments.int8 is None else open_source(arguments.int8)
     pipe = load_pipeline(str(arguments.run))
+    source = None if arguments.int8 is None else open_source(arguments.int8, findings=pipe.model.findings)
     if source is None:
         export_onnx(pipe, arguments.onnx)
     else:

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.label_tables import LABEL_TABLES, LabelTableSource, open_label_table
 from cxrfpn.data.sources import add_columns_option, open_source
@@ -108,8 +109,12 @@ def _score(arguments: argparse.Namespace) -> Report:
     labels = open_label_table(arguments.labels) if arguments.labels else None
     if labels is not None:
         print(labels.summary(), file=sys.stderr)
+    pipe = None
+    if not arguments.predictions:
+        pipe = load_pipeline(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    findings = FINDINGS if pipe is None else pipe.model.findings
     asked = Asked(
-        source=open_source(arguments.source, columns=arguments.columns)
+        source=open_source(arguments.source, columns=arguments.columns, findings=findings)
         if arguments.source
         else LabelTableSource(labels),
         split=arguments.split,
@@ -119,9 +124,8 @@ def _score(arguments: argparse.Namespace) -> Report:
         minimum_precision=arguments.minimum_precision,
         labels=labels,
     )
-    if arguments.predictions:
+    if pipe is None:
         return score_predictions(arguments.predictions, asked, arguments.thresholds)
-    pipe = load_pipeline(arguments.model, trust_remote_code=arguments.trust_remote_code)
     return score_model(pipe, asked, arguments.batch_size, arguments.name)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from configuration_cxrfpn import FINDINGS
 from demo.api import add_endpoints
 from demo.batch import read_rows
 from demo.examples import FOLDER, load_examples, thumbnails
@@ -166,7 +165,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
         html_template="<div class='batch-root'></div>",
         js_on_load=_script("batch.js"),
         elem_id="batch",
-        findings=list(FINDINGS),
+        findings=list(reader.pipe.model.findings),
         **props,
     )
 

@@ -1,5 +1,7 @@
 """Findings as names, as a matrix, and counted."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -10,38 +12,41 @@ NO_FINDING = "No Finding"
 LABELS = (*FINDINGS, NO_FINDING)
 
 
-def label_matrix(metadata: pd.DataFrame) -> np.ndarray:
-    """The findings of N images -> [N,14] bool in the order of FINDINGS.
+def label_matrix(metadata: pd.DataFrame, findings: Sequence[str] = FINDINGS) -> np.ndarray:
+    """Return which of the findings N images have, [N,F] bool in the order of `findings`; unknown ones are not had.
 
     Raises:
-        SourceError: an image has a finding that is none of the 14.
+        SourceError: an image has a finding that is none of them.
     """
     # A set of findings is looked at once: 112,120 images have 836 of them.
     which, sets = pd.factorize(metadata["findings"])
-    matrix = np.array([[finding in names for finding in FINDINGS] for names in sets], bool).reshape(-1, len(FINDINGS))
+    matrix = np.array([[finding in names for finding in findings] for names in sets], bool).reshape(-1, len(findings))
     for place, names in enumerate(sets):
-        if unknown := [name for name in names if name not in FINDINGS]:
+        if unknown := [name for name in names if name not in findings]:
             image_id = metadata["image_id"].iloc[np.argmax(which == place)]
-            raise SourceError(f"image {image_id} has the unknown finding {', '.join(unknown)}; known are the 14 of NIH")
+            known = "the 14 of NIH" if tuple(findings) == FINDINGS else ", ".join(findings)
+            raise SourceError(f"image {image_id} has the unknown finding {', '.join(unknown)}; known are {known}")
     return matrix[which]
 
 
-def known_matrix(metadata: pd.DataFrame) -> np.ndarray:
-    """Return whether each finding of N images is known, [N,14] bool; without UNKNOWN_COLUMN all are."""
+def known_matrix(metadata: pd.DataFrame, findings: Sequence[str] = FINDINGS) -> np.ndarray:
+    """Return whether each finding of N images is known, [N,F] bool; without UNKNOWN_COLUMN all are."""
     if UNKNOWN_COLUMN not in metadata:
-        return np.ones((len(metadata), len(FINDINGS)), bool)
-    which, sets = pd.factorize(metadata[UNKNOWN_COLUMN])
-    known = np.array([[finding not in names for finding in FINDINGS] for names in sets], bool)
-    return known.reshape(-1, len(FINDINGS))[which]
+        return np.ones((len(metadata), len(findings)), bool)
+    # Rows of a file that knows all have none, where other files of the source lack some.
+    lacking = metadata[UNKNOWN_COLUMN].map(lambda names: names if isinstance(names, tuple) else ())
+    which, sets = pd.factorize(lacking)
+    known = np.array([[finding not in names for finding in findings] for names in sets], bool)
+    return known.reshape(-1, len(findings))[which]
 
 
-def truth_matrix(metadata: pd.DataFrame) -> np.ndarray:
-    """Return the findings of N images as [N,14] of 0, 1 and NaN for unknown.
+def truth_matrix(metadata: pd.DataFrame, findings: Sequence[str] = FINDINGS) -> np.ndarray:
+    """Return the findings of N images as [N,F] of 0, 1 and NaN for unknown.
 
     Raises:
         SourceError: as `label_matrix`.
     """
-    return np.where(known_matrix(metadata), label_matrix(metadata), np.nan)
+    return np.where(known_matrix(metadata, findings), label_matrix(metadata, findings), np.nan)
 
 
 def is_only(labels: np.ndarray, label: str) -> np.ndarray:

@@ -97,7 +97,7 @@ class Loader:
         self.rank, self.world_size, self.workers, self.window = rank, world_size, workers, window
         self.rows, self.mirrored, self._copy, share = _entries(shards, plan[plan["split"] == split])
         self.labels = shards.labels[self.rows]
-        self._thinned = _thinned(share, self.labels.sum(axis=1) == 0, no_finding_share)
+        self._thinned = _thinned(share, (self.labels == 0).all(axis=1), no_finding_share)
         self.entries_an_epoch = len(self.rows) - sum(left_out for _, left_out in self._thinned)
         if self.entries_an_epoch < world_size:
             raise SourceError(f"{shards.folder}: the plan has {self.entries_an_epoch} images of the split {split!r}")

@@ -38,7 +38,8 @@ class Box:
 class Row:
     """One labelled radiograph. `image` is the encoded file as it came; None in a patient field stands for unknown.
 
-    Where the file could not be read, `image` is empty and `error` says why.
+    Where the file could not be read, `image` is empty and `error` says why. `unknown` are findings that nobody looked
+    for: neither present nor absent.
     """
 
     image: bytes
@@ -52,6 +53,7 @@ class Row:
     split: str | None = None
     fold: int | None = None
     error: str | None = None
+    unknown: tuple[str, ...] = ()
 
     def content(self) -> bytes:
         """The encoded file.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Row, SourceError
+from cxrfpn.data.schema import METADATA_COLUMNS, UNKNOWN_COLUMN, UNLABELLED, Row, SourceError
 from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.files import write_atomically
 from patient_cxrfpn import AGE_SCALE_YEARS, PATIENT_INPUTS, SEXES, VIEW_POSITIONS
@@ -35,6 +35,7 @@ _FIELDS = pa.schema(
         ("sex", pa.string()),
         ("view_position", pa.string()),
         ("findings", pa.list_(pa.string())),
+        (UNKNOWN_COLUMN, pa.list_(pa.string())),
         ("boxes", pa.list_(_BOX)),
         ("split", pa.string()),
         ("fold", pa.int8()),
@@ -55,6 +56,7 @@ def write_shard(path: Path, rows: Sequence[tuple[Row, int]], skipped: dict[str, 
             **asdict(row),
             "image": {"bytes": row.image, "path": f"{row.image_id}.{'png' if row.image[1:4] == b'PNG' else 'jpg'}"},
             "findings": list(row.findings),
+            UNKNOWN_COLUMN: list(row.unknown),
             SIDE_COLUMN: side,
         }
         for row, side in rows
@@ -96,7 +98,7 @@ def _huggingface_features() -> dict[str, Any]:
 class Images:
     """What is known of images, in memory, row by row, and `read_images` for the images themselves.
 
-    `image_ids` and `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,14]
+    `image_ids` and `patient_ids` (arrow strings), `patients` [N,3] float32 with NaN for unknown, `labels` [N,F]
     float32 (NaN for unknown), `groups` [N] (rows of one group are read together), `folders` [N] (the number of the
     folder or source), `source_sides` [N] (the shorter side, in pixels, of the file that an image was made from).
     `source` is the name of the first source, `folder` what errors call all this, `size` the side of all images,
@@ -106,6 +108,7 @@ class Images:
     folder: Path | str
     source: str
     size: int
+    findings: tuple[str, ...]
     skipped: dict[str, str]
     groups: np.ndarray
     folders: np.ndarray
@@ -115,9 +118,10 @@ class Images:
 
     def metadata(self) -> pd.DataFrame:
         """The metadata of every row, with METADATA_COLUMNS: what a plan is made from."""
-        table = self._table.select(METADATA_COLUMNS).to_pandas()
-        table["findings"] = [tuple(names) for names in table["findings"]]
-        return table
+        table = self._table.select([*METADATA_COLUMNS, UNKNOWN_COLUMN]).to_pandas()
+        for column in ("findings", UNKNOWN_COLUMN):
+            table[column] = [tuple(names) for names in table[column]]
+        return table if any(table[UNKNOWN_COLUMN]) else table.drop(columns=UNKNOWN_COLUMN)
 
     def rows_of(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return the row of each image id, -1 where there is none; of folders that share an id, the last one's row.
@@ -141,10 +145,12 @@ class Images:
         raise NotImplementedError
 
     def _index(self, table: pd.DataFrame | pa.Table, source_sides: np.ndarray) -> None:
-        """Take METADATA_COLUMNS of every row."""
+        """Take METADATA_COLUMNS, and `unknown` where it is there, of every row."""
         if isinstance(table, pd.DataFrame):
-            table = table.assign(findings=table["findings"].map(list))
-            schema = pa.schema([_FIELDS.field(name) for name in METADATA_COLUMNS])
+            unknown = table[UNKNOWN_COLUMN] if UNKNOWN_COLUMN in table else [()] * len(table)
+            unknown = [list(names) if isinstance(names, tuple) else [] for names in unknown]
+            table = table.assign(findings=table["findings"].map(list), **{UNKNOWN_COLUMN: unknown})
+            schema = pa.schema([_FIELDS.field(name) for name in (*METADATA_COLUMNS, UNKNOWN_COLUMN)])
             table = pa.Table.from_pandas(table, schema, preserve_index=False)
         self._table, self.source_sides = table.combine_chunks(), source_sides
         self.image_ids, self.patient_ids = self._table["image_id"], self._table["patient_id"]
@@ -160,24 +166,43 @@ class Images:
         return np.stack([encoded[name] for name in PATIENT_INPUTS], axis=1).astype(np.float32)
 
     def _labels(self) -> np.ndarray:
-        findings = self._table["findings"].combine_chunks()
-        labels = np.zeros((len(self), len(FINDINGS)), np.float32)
-        labels[findings.value_parent_indices(), pc.index_in(findings.flatten(), pa.array(FINDINGS))] = 1
+        labels = np.zeros((len(self), len(self.findings)), np.float32)
+        for column, value in (("findings", 1), (UNKNOWN_COLUMN, np.nan)):
+            names = self._table[column].combine_chunks()
+            places = pc.index_in(names.flatten(), pa.array(self.findings))
+            if places.null_count:
+                other = names.flatten().filter(pc.is_null(places))[0]
+                raise SourceError(
+                    f"{self.folder}: holds the finding {other}, none of {', '.join(self.findings)}; prepare the source "
+                    "anew, into another folder"
+                )
+            labels[names.value_parent_indices(), places] = value
         return labels
+
+
+def _index_of(file: pq.ParquetFile) -> pa.Table:
+    """What is kept in memory of a shard; one that was made before there were unknown findings has none."""
+    has_unknown = UNKNOWN_COLUMN in file.schema_arrow.names
+    columns = [*METADATA_COLUMNS, SIDE_COLUMN, *([UNKNOWN_COLUMN] if has_unknown else [])]
+    table = file.read(columns).replace_schema_metadata(None)
+    if has_unknown:
+        return table
+    return table.append_column(UNKNOWN_COLUMN, pa.array([[]] * len(table), pa.list_(pa.string())))
 
 
 class PreparedShards(Images):
     """Folders that prepare.py has finished. Rows are numbered through all shards, folder by folder.
 
-    A group is a row group of a shard. The labels of a folder that was prepared from an unlabelled source are unknown.
+    `findings` are the names of the labels. A group is a row group of a shard. The labels of a folder that was prepared
+    from an unlabelled source are unknown.
 
     Raises:
-        SourceError: no prepared folder, one that is unfinished, one with a shard that is lost or damaged, or folders
-            with images of different sizes.
+        SourceError: no prepared folder, findings of other names, one that is unfinished, one with a shard that is lost
+            or damaged, or folders with images of different sizes.
     """
 
-    def __init__(self, folder: str | Path, *more: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *more: str | Path, findings: Sequence[str] = FINDINGS) -> None:
+        self.folder, self.findings = Path(folder), tuple(findings)
         found = [_finished_shards(Path(each)) for each in (folder, *more)]
         self.source: str = found[0][0]["source"]
         self.size: int = found[0][0]["size"]
@@ -221,7 +246,7 @@ class PreparedShards(Images):
                     raise SourceError(
                         f"{shard}: was made by an older prepare.py; delete its folder and prepare it anew"
                     )
-                tables.append(file.read([*METADATA_COLUMNS, SIDE_COLUMN]).replace_schema_metadata(None))
+                tables.append(_index_of(file))
             self.skipped |= read_summary(shard)[1]
         table = pa.concat_tables(tables)
         self.groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.preparing import is_only_trained_on, prepare_image
 from cxrfpn.data.schema import UNLABELLED, Row, Source, SourceError
 from cxrfpn.data.shards import Images
@@ -30,17 +31,20 @@ class StreamedImages(Images):
         sources: opened sources that know the metadata of each part: parquet files, on disk or on the Hub.
         size: side of the images, in pixels, as prepare.py would store them.
         workers: threads that decode.
+        findings: the names of the labels.
 
     Raises:
         SourceError: a source cannot be read, or can only be prepared.
     """
 
-    def __init__(self, sources: Sequence[Source], size: int, workers: int = 2) -> None:
+    def __init__(
+        self, sources: Sequence[Source], size: int, workers: int = 2, findings: Sequence[str] = FINDINGS
+    ) -> None:
         for source in sources:
             if not hasattr(source, "part_metadata"):
                 raise SourceError(f"{source.name}: cannot be streamed part by part; leave out --prepared none")
         self.folder, self.source, self.size = f"stream of {sources[0].name}", sources[0].name, size
-        self.skipped: dict[str, str] = {}
+        self.findings, self.skipped = tuple(findings), {}
         self._workers, self._kept = workers, {}
         self._places = [(source, part) for source in sources for part in source.parts()]
         with ThreadPoolExecutor(METADATA_THREADS) as pool:

@@ -8,7 +8,7 @@ and only comes more often; it does not mend a new scanner, or another kind of pa
 estimated from the scores alone it runs to 0 or 1 where they tell little.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,30 +23,34 @@ BINS = 10
 _NEAREST_TO_CERTAIN = 1e-7
 
 
-def fit_calibration(labels: ArrayLike, scores: ArrayLike) -> dict[str, dict[str, float]]:
+def fit_calibration(
+    labels: ArrayLike, scores: ArrayLike, findings: Sequence[str] = FINDINGS
+) -> dict[str, dict[str, float]]:
     """Fit probability = sigmoid(slope * logit(score) + intercept), finding by finding, on validation.
 
     Platt (1999), with his softened targets, so that a finding told apart perfectly still gets a finite slope. A slope
     is never negative: where higher scores meant less disease, the probability is the prevalence.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        scores: [N,14] in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        scores: [N,F] in 0..1.
 
     Returns:
         {finding: {"slope", "intercept"}}, without the findings that are always or never present.
     """
     return {
         finding: _platt(truth, _logit(values))
-        for finding, truth, values in by_finding(labels, scores)
+        for finding, truth, values in by_finding(labels, scores, findings)
         if 0 < truth.sum() < len(truth)
     }
 
 
-def calibrate(scores: ArrayLike, calibration: Mapping[str, Mapping[str, float]]) -> NDArray[np.float64]:
-    """Scores [N,14] -> probabilities [N,14]; NaN for a finding that was not calibrated."""
+def calibrate(
+    scores: ArrayLike, calibration: Mapping[str, Mapping[str, float]], findings: Sequence[str] = FINDINGS
+) -> NDArray[np.float64]:
+    """Scores [N,F] -> probabilities [N,F]; NaN for a finding that was not calibrated."""
     missing = {"slope": np.nan, "intercept": np.nan}
-    fits = [calibration.get(finding, missing) for finding in FINDINGS]
+    fits = [calibration.get(finding, missing) for finding in findings]
     slopes, intercepts = (np.array([fit[key] for fit in fits], float) for key in ("slope", "intercept"))
     return expit(slopes * _logit(np.asarray(scores, float)) + intercepts)
 

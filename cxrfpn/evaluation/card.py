@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.card_sections import (
     calibration_section,
     comparison_section,
@@ -33,7 +34,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ABOUT = """\
 # {name}
 
-Finds the 14 findings of NIH ChestX-ray14 in a frontal chest radiograph: DenseNet-121, a feature pyramid, and fusion
+Finds {findings} in a frontal chest radiograph: DenseNet-121, a feature pyramid, and fusion
 with the patient's age, sex and view position, each of which may be unknown.
 
 ```python
@@ -75,7 +76,7 @@ def write_card(figures: Mapping[str, Any], plots: Sequence[str], recipe: str | N
         recipe: the text of the recipe that the model was trained by.
     """
     name, sections = figures["system"], []
-    sections.append(ABOUT.format(name=name) if figures["is_model"] else f"# {name}: scores\n")
+    sections.append(ABOUT.format(name=name, findings=_named(figures)) if figures["is_model"] else f"# {name}: scores\n")
     sections += [_data(figures), results_section(figures, plots)]
     sections += [section(figures) for section in SECTIONS]
     if recipe:
@@ -96,6 +97,14 @@ def write_card(figures: Mapping[str, Any], plots: Sequence[str], recipe: str | N
     )
     sections.append(LIMITS)
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(filter(None, sections))))
+
+
+def _named(figures: Mapping[str, Any]) -> str:
+    """What the model finds, in words."""
+    names = tuple(figures["findings"])
+    if names == FINDINGS:
+        return "the 14 findings of NIH ChestX-ray14"
+    return f"{len(names)} {'finding' if len(names) == 1 else 'findings'} ({', '.join(names)})"
 
 
 def _eval_results(figures: Mapping[str, Any]) -> list[EvalResult]:
@@ -144,6 +153,9 @@ def _data(figures: Mapping[str, Any]) -> str:
             f"(`{fitted['dataset']}`, split `{fitted['split']}`). Findings are called by the operating point "
             f"`{figures['operating_point']}`."
         )
+    if unknown := {name: figure["unknown"] for name, figure in figures["findings"].items() if figure.get("unknown")}:
+        counts = ", ".join(f"{name} on {count:,}" for name, count in unknown.items())
+        lines.append(f"Unknown, and left out of every figure: {counts} images.")
     if figures["undefined"]:
         lines.append(f"Undefined for lack of positives or negatives: {', '.join(figures['undefined'])}.")
     if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:

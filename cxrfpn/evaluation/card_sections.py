@@ -12,7 +12,7 @@ CAPTIONS = {
     "confusion": "Confusion matrices at the thresholds",
     "calibration": "Reliability before and after calibration, in bins of equally many images",
     "histograms": "Scores of images with and without each finding",
-    "examples": "Test radiographs with true and called findings (blue: all 14 right)",
+    "examples": "Test radiographs with true and called findings (blue: all right)",
 }
 
 

@@ -34,14 +34,15 @@ class FindingsMetric(evaluate.Metric):
         return compute_figures(references, predictions, thresholds)
 
 
-def compute_figures(labels, scores, thresholds=None):
+def compute_figures(labels, scores, thresholds=None, findings=FINDINGS):
     """Compute the metric's figures from arrays in memory, as validation and score.py do.
 
     Args:
         labels, scores: as `cxrfpn.evaluation.metrics.measure` takes them.
         thresholds: {finding: 0..1}; 0.5 where none is given.
+        findings: the names of the findings.
 
     Returns:
         the figures of `measure`.
     """
-    return measure(labels, scores, {**dict.fromkeys(FINDINGS, 0.5), **(thresholds or {})})
+    return measure(labels, scores, {**dict.fromkeys(findings, 0.5), **(thresholds or {})}, findings)

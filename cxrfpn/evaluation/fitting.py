@@ -1,6 +1,6 @@
 """What is fitted on validation and travels with the weights: thresholds.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,21 @@ def fit_thresholds(
     weights_digest: str | None = None,
     min_precision: float = MIN_PRECISION,
     pixels: Mapping[str, Any] | None = None,
+    findings: Sequence[str] = FINDINGS,
 ) -> dict[str, Any]:
     """Fit every operating point and the calibration, in the form of thresholds.json.
 
     The default is the operating point with the best macro F1, cross-validated over patients.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        scores: [N,14] sigmoids in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        scores: [N,F] sigmoids in 0..1.
         rows: metadata of the N images: image_id, patient_id and split.
         dataset, split: what the images are, for the record.
         weights_digest: of the weights that made the scores, to which it ties the thresholds.
         min_precision: of the report's precision constraint, 0..1.
         pixels: the sizes at which the images were seen, for the record.
+        findings: the names of the F findings.
 
     Raises:
         ValueError: the split is one that models are scored on, or an image is on the source's own test list.
@@ -56,14 +58,15 @@ def fit_thresholds(
         )
     labels, scores = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
     patients = rows["patient_id"].to_numpy(str)
-    default, chosen_by = choose_default(labels, scores, patients, min_precision=min_precision)
+    default, chosen_by = choose_default(labels, scores, patients, min_precision=min_precision, findings=findings)
     fitted_on: dict[str, Any] = {
         "dataset": portable(dataset),
         "split": split,
         "images": len(labels),
         "patients": len(np.unique(patients)),
-        "positives": dict(zip(FINDINGS, (labels == 1).sum(axis=0).tolist(), strict=True)),
-        "positive_patients": dict(zip(FINDINGS, count_patients(labels == 1, patients), strict=True)),
+        "positives": dict(zip(findings, (labels == 1).sum(axis=0).tolist(), strict=True)),
+        "known": dict(zip(findings, (~np.isnan(labels)).sum(axis=0).tolist(), strict=True)),
+        "positive_patients": dict(zip(findings, count_patients(labels == 1, patients), strict=True)),
         "minimum_precision": min_precision,
         "pixels": dict(pixels) if pixels else None,
     }
@@ -73,14 +76,20 @@ def fit_thresholds(
         "default": default,
         "default_chosen_by": chosen_by,
         "fitted_on": fitted_on,
-        "operating_points": find_operating_points(labels, scores, min_precision=min_precision),
-        "marked": mark_thresholds(labels, scores, min_precision=min_precision),
-        "calibration": fit_calibration(labels, scores),
+        "operating_points": find_operating_points(labels, scores, min_precision=min_precision, findings=findings),
+        "marked": mark_thresholds(labels, scores, min_precision=min_precision, findings=findings),
+        "calibration": fit_calibration(labels, scores, findings),
     }
 
 
 def choose_default(
-    labels: NDArray[np.float64], scores: NDArray[np.float64], patients: NDArray, *, min_precision: float, seed: int = 0
+    labels: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    patients: NDArray,
+    *,
+    min_precision: float,
+    findings: Sequence[str] = FINDINGS,
+    seed: int = 0,
 ) -> tuple[str, dict[str, Any]]:
     """Return the operating point with the best macro F1 on patients that its thresholds were not fitted on.
 
@@ -88,7 +97,7 @@ def choose_default(
     computed once over all of these calls, for each finding that has positives.
 
     Args:
-        labels, scores: [N,14], labels of 0 and 1, NaN for unknown.
+        labels, scores: [N,F], labels of 0 and 1, NaN for unknown.
         patients: [N] ids.
 
     Returns:
@@ -101,9 +110,9 @@ def choose_default(
     for number in range(folds):
         held_out = fold == number
         others = ~held_out if folds > 1 else held_out
-        points = find_operating_points(labels[others], scores[others], min_precision=min_precision)
+        points = find_operating_points(labels[others], scores[others], min_precision=min_precision, findings=findings)
         for point, thresholds in points.items():
-            called = scores[held_out] >= np.array([thresholds[finding] for finding in FINDINGS])
+            called = scores[held_out] >= np.array([thresholds[finding] for finding in findings])
             calls.setdefault(point, np.zeros(labels.shape, bool))[held_out] = called
     present = (labels == 1).any(axis=0)
     means = {point: _mean_f1(labels[:, present], called[:, present]) for point, called in calls.items()}

@@ -1,5 +1,6 @@
 """What a model must beat: what age, view and sex alone give away, and what chance gives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ PIXEL_COMPONENTS = 150
 FOLDS = 5
 
 
-def patient_scores(train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> NDArray[np.float64]:
-    """Scores [N,14] of the test images by age, view position and sex alone: gradient boosting fitted on `train`.
+def patient_scores(
+    train: pd.DataFrame, test: pd.DataFrame, seed: int = 0, findings: Sequence[str] = FINDINGS
+) -> NDArray[np.float64]:
+    """Scores [N,F] of the test images by age, view position and sex alone: gradient boosting fitted on `train`.
 
     Args:
         train, test: metadata with METADATA_COLUMNS. A finding that `train` lacks is scored by its share there.
@@ -35,13 +38,13 @@ def patient_scores(train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> ND
         learning_rate=0.05, max_leaf_nodes=6, max_iter=100, min_samples_leaf=50, early_stopping=False,
         random_state=seed,
     )  # fmt: skip
-    return _fit_each(boosting, _patient_vectors(train), truth_matrix(train), _patient_vectors(test))
+    return _fit_each(boosting, _patient_vectors(train), truth_matrix(train, findings), _patient_vectors(test))
 
 
 def pixel_scores(
     train: pd.DataFrame, train_pixels: NDArray, test: pd.DataFrame, test_pixels: NDArray
 ) -> NDArray[np.float64]:
-    """Scores [N,14] by the principal components of small pictures and the patient: logistic regression.
+    """Scores [N,F] by the principal components of small pictures and the patient: logistic regression.
 
     Args:
         train, test: metadata, as in `patient_scores`.
@@ -58,18 +61,25 @@ def pixel_scores(
     return _fit_each(regression, told, truth_matrix(train), asked)
 
 
-def cross_fitted_patient_scores(metadata: pd.DataFrame, seed: int = 0) -> NDArray[np.float64]:
-    """Return `patient_scores` [N,14] of images, those of each fold of patients by a fit on the other folds."""
+def cross_fitted_patient_scores(
+    metadata: pd.DataFrame, seed: int = 0, findings: Sequence[str] = FINDINGS
+) -> NDArray[np.float64]:
+    """Return `patient_scores` [N,F] of images, those of each fold of patients by a fit on the other folds."""
     names, codes = np.unique(metadata["patient_id"].to_numpy(str), return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(len(names)) % FOLDS)[codes]
-    scores = np.zeros((len(metadata), len(FINDINGS)))
+    scores = np.zeros((len(metadata), len(findings)))
     for held_out in (fold == number for number in np.unique(fold)):
-        scores[held_out] = patient_scores(metadata[~held_out], metadata[held_out], seed)
+        scores[held_out] = patient_scores(metadata[~held_out], metadata[held_out], seed, findings)
     return scores
 
 
 def measure_floors(
-    labels: NDArray, scores: NDArray, train: pd.DataFrame | None, test: pd.DataFrame, seed: int = 0
+    labels: NDArray,
+    scores: NDArray,
+    train: pd.DataFrame | None,
+    test: pd.DataFrame,
+    seed: int = 0,
+    findings: Sequence[str] = FINDINGS,
 ) -> dict[str, Any]:
     """Measure the AUROC by the patient alone, and of the model's own scores against shuffled labels.
 
@@ -77,13 +87,17 @@ def measure_floors(
         train: metadata to fit the first on, of none of the images of `test`, and empty to leave it out; None cross-fits
             it on `test`, over patients.
     """
-    floors: dict[str, Any] = {"shuffled_labels": _shuffled(labels, scores, seed)}
+    floors: dict[str, Any] = {"shuffled_labels": _shuffled(labels, scores, seed, findings)}
     if not len(test if train is None else train) or (train is None and test["patient_id"].nunique() < FOLDS):
         return floors
-    by_patient = cross_fitted_patient_scores(test, seed) if train is None else patient_scores(train, test, seed)
+    by_patient = (
+        cross_fitted_patient_scores(test, seed, findings)
+        if train is None
+        else patient_scores(train, test, seed, findings)
+    )
     floors["patient_only"] = {
-        "mean_auroc": mean_auroc(labels, by_patient),
-        "findings": auroc_by_finding(labels, by_patient),
+        "mean_auroc": mean_auroc(labels, by_patient, findings),
+        "findings": auroc_by_finding(labels, by_patient, findings),
         "fitted_on": len(test) if train is None else len(train),
         "folds": FOLDS if train is None else None,
     }
@@ -93,14 +107,16 @@ def measure_floors(
 def _fit_each(
     classifier: BaseEstimator, told: NDArray, labels: NDArray[np.float64], asked: NDArray
 ) -> NDArray[np.float64]:
-    """Scores [N,14] of `asked` by a classifier fitted anew for each finding; where none can be, the finding's share."""
-    scores = np.zeros((len(asked), len(FINDINGS)))
-    for index in range(len(FINDINGS)):
-        known = ~np.isnan(labels[:, index])
-        truth = labels[known, index]
-        scores[:, index] = truth.mean() if known.any() else 0
-        if 0 < truth.sum() < len(truth):
-            scores[:, index] = clone(classifier).fit(told[known], truth == 1).predict_proba(asked)[:, 1]
+    """Scores [N,F] of `asked` by a classifier fitted anew for each finding; where none can be, the finding's share."""
+    scores = np.zeros((len(asked), labels.shape[1]))
+    for index, column in enumerate(labels.T):
+        known = ~np.isnan(column)
+        present, inputs = column[known] == 1, told[known]
+        said = ~np.isnan(inputs).all(axis=0)  # an input that no patient has teaches nothing, and trees refuse it
+        if 0 < present.sum() < len(present) and said.any():
+            scores[:, index] = clone(classifier).fit(inputs[:, said], present).predict_proba(asked[:, said])[:, 1]
+        elif len(present):
+            scores[:, index] = present.mean()
     return scores
 
 
@@ -109,7 +125,7 @@ def _patient_vectors(metadata: pd.DataFrame) -> NDArray[np.float64]:
     return np.array([Patient(age, sex, view).encode() for age, sex, view in zip(*columns, strict=True)])
 
 
-def _shuffled(labels: NDArray, scores: NDArray, seed: int) -> dict[str, float]:
+def _shuffled(labels: NDArray, scores: NDArray, seed: int, findings: Sequence[str]) -> dict[str, float]:
     random = np.random.default_rng(seed)
-    areas = [mean_auroc(random.permutation(labels), scores) for _ in range(SHUFFLES)]
+    areas = [mean_auroc(random.permutation(labels), scores, findings) for _ in range(SHUFFLES)]
     return {"mean_auroc": float(np.mean(areas)), "highest_mean_auroc": float(np.max(areas)), "shuffles": SHUFFLES}

@@ -125,6 +125,11 @@ def point_at_mean_box(cases: Sequence[Case]) -> list[Case]:
     return floor
 
 
+def _place_of(finding: str) -> tuple[int, str]:
+    """Where a finding stands in a table: the 14 in their order, others after them by name."""
+    return (FINDINGS.index(finding) if finding in FINDINGS else len(FINDINGS)), finding
+
+
 def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
     """Figures of each finding that has boxes, and their means over findings, with 95 % intervals.
 
@@ -137,7 +142,7 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         `pointing_accuracy`, `near_accuracy` and `ap25`, each with `_ci` (None with too few patients), and `iou` and
         `iobb` at each of LEVELS ({"0.1": ...}) with `mean_iou_ci` for their mean.
     """
-    names = [finding for finding in FINDINGS if any(case.finding == finding for case in cases)]
+    names = sorted({case.finding for case in cases}, key=_place_of)
     figures, resampled = {}, {}
     once = bootstrap.once()
     for finding in names:

@@ -5,7 +5,7 @@ None, its name is listed under `undefined`, and it is left out of every mean ove
 left out of its finding's figures; `exact_match` and the ranking precision are over images without unknown labels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,18 +25,22 @@ from configuration_cxrfpn import FINDINGS
 AVERAGED = ("precision", "recall", "specificity", "f1", "auroc", "average_precision", "brier")
 
 
-def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float]) -> dict[str, Any]:
+def measure(
+    labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float], findings: Sequence[str] = FINDINGS
+) -> dict[str, Any]:
     """Every figure of a set of scores that needs no resampling.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown, in the order of FINDINGS.
-        scores: [N,14] in 0..1; at or above its threshold a score is a positive call.
+        labels: [N,F] of 0 and 1, NaN for unknown, in the order of `findings`.
+        scores: [N,F] in 0..1; at or above its threshold a score is a positive call.
         thresholds: {finding: 0..1}.
+        findings: the names of the F findings.
 
     Returns:
         `findings`: {finding: {auroc, average_precision, precision, recall, specificity, f1, accuracy, brier, threshold,
-        positives, negatives, confusion [[TN, FP], [FN, TP]]}}; `macro`: the means of AVERAGED; `micro`: precision,
-        recall and f1 over all decisions; `mean_auroc`; `exact_match` (the share of images with all 14 calls right);
+        positives, negatives, unknown, confusion [[TN, FP], [FN, TP]]}}; `macro`: the means of AVERAGED; `micro`:
+        precision, recall and f1 over all decisions; `mean_auroc`; `exact_match` (the share of images with all calls
+        right);
         `hamming_loss` and `accuracy` (wrong and right calls as a share of all); `label_ranking_average_precision` (as
         scikit-learn has it, an image without findings counts as 1); `undefined`: names; `images`.
 
@@ -45,18 +49,19 @@ def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float
     """
     truth = np.asarray(labels, dtype=float)
     known = ~np.isnan(truth)
-    labels, scores = check_scores(np.where(known, truth, 0), scores)
+    labels, scores = check_scores(np.where(known, truth, 0), scores, findings)
     if ((scores < 0) | (scores > 1)).any():
         raise ValueError("scores must lie in 0..1; apply a sigmoid to logits first")
-    if missing := [finding for finding in FINDINGS if finding not in thresholds]:
+    if missing := [finding for finding in findings if finding not in thresholds]:
         raise ValueError(f"thresholds lack {', '.join(missing)}")
-    calls = scores >= np.array([thresholds[finding] for finding in FINDINGS])
+    calls = scores >= np.array([thresholds[finding] for finding in findings])
     figures = {}
-    for index, finding in enumerate(FINDINGS):
+    for index, finding in enumerate(findings):
         rows = known[:, index]
         figures[finding] = {
             **_measure_ranking(labels[rows, index], scores[rows, index]),
             **_measure_calls(labels[rows, index], calls[rows, index]),
+            "unknown": int((~rows).sum()),
             "threshold": float(thresholds[finding]),
         }
     micro = _precision_recall_f1(labels[known], calls[known])
@@ -72,7 +77,7 @@ def measure(labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float
         "hamming_loss": loss,
         "accuracy": None if loss is None else 1 - loss,
         "label_ranking_average_precision": float(label_ranking_average_precision_score(labels[whole], scores[whole]))
-        if whole.any()
+        if whole.any() and len(findings) > 1
         else None,
         "undefined": [finding for finding, figure in figures.items() if not defined(figure)],
     }
@@ -83,52 +88,58 @@ def defined(figure: Mapping[str, Any]) -> bool:
     return figure["positives"] > 0 and figure["negatives"] > 0
 
 
-def auroc_by_finding(labels: ArrayLike, scores: ArrayLike) -> dict[str, float | None]:
+def auroc_by_finding(
+    labels: ArrayLike, scores: ArrayLike, findings: Sequence[str] = FINDINGS
+) -> dict[str, float | None]:
     """Area under the ROC curve of each finding.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown, in the order of FINDINGS.
-        scores: [N,14], higher for more suspicion.
+        labels: [N,F] of 0 and 1, NaN for unknown, in the order of `findings`.
+        scores: [N,F], higher for more suspicion.
 
     Returns:
         {finding: 0..1, or None where the finding is always or never present and the area is undefined}.
     """
-    return {finding: _auroc(truth, values) for finding, truth, values in by_finding(labels, scores)}
+    return {finding: _auroc(truth, values) for finding, truth, values in by_finding(labels, scores, findings)}
 
 
-def mean_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+def mean_auroc(labels: ArrayLike, scores: ArrayLike, findings: Sequence[str] = FINDINGS) -> float:
     """The mean over the findings whose AUROC is defined; NaN where none is."""
-    mean = _mean(auroc_by_finding(labels, scores).values())
+    mean = _mean(auroc_by_finding(labels, scores, findings).values())
     return float("nan") if mean is None else mean
 
 
-def by_finding(labels: ArrayLike, scores: ArrayLike) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+def by_finding(
+    labels: ArrayLike, scores: ArrayLike, findings: Sequence[str] = FINDINGS
+) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Yield each finding with the labels [K] and scores [K] of the images in which it is known.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown, in the order of FINDINGS.
-        scores: [N,14].
+        labels: [N,F] of 0 and 1, NaN for unknown, in the order of `findings`.
+        scores: [N,F].
 
     Raises:
         ValueError: as `check_scores`.
     """
     labels = np.asarray(labels, dtype=float)
     known = ~np.isnan(labels)
-    truth, scores = check_scores(np.where(known, labels, 0), scores)
-    for index, finding in enumerate(FINDINGS):
+    truth, scores = check_scores(np.where(known, labels, 0), scores, findings)
+    for index, finding in enumerate(findings):
         rows = known[:, index]
         yield finding, truth[rows, index], scores[rows, index]
 
 
-def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Labels and scores as arrays, of one shape [N,14] and fit to be measured.
+def check_scores(
+    labels: ArrayLike, scores: ArrayLike, findings: Sequence[str] = FINDINGS
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Labels and scores as arrays, of one shape [N,F] and fit to be measured.
 
     Raises:
         ValueError: other shapes, no rows, labels other than 0 and 1, scores that are not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
-    if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(FINDINGS) or not len(labels):
-        raise ValueError(f"labels and scores must both be [N,{len(FINDINGS)}], got {labels.shape} and {scores.shape}")
+    if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != len(findings) or not len(labels):
+        raise ValueError(f"labels and scores must both be [N,{len(findings)}], got {labels.shape} and {scores.shape}")
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels must be 0 or 1")
     if not np.isfinite(scores).all():

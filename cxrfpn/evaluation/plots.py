@@ -1,6 +1,6 @@
 """Pictures of a scored split: a small panel a finding, two colours that any eye tells apart, legible in a README."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 from tqdm import tqdm
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import reliability
 from cxrfpn.evaluation.predictions import Scored
 from cxrfpn.style import BLUE, GREY, ORANGE, STYLE, save_figure
@@ -33,7 +32,7 @@ def save_plots(
     Args:
         scored: labels and scores of the images.
         figures: as metrics.json holds them.
-        probabilities: calibrated, [N,14]; None where there is no calibration.
+        probabilities: calibrated, [N,F]; None where there is no calibration.
         examples: image id -> pixels [S,S] of a few of the images; may be empty.
 
     Returns:
@@ -62,7 +61,7 @@ def save_plots(
 
 def draw_auroc(figures: Mapping[str, Any]) -> Figure:
     """A bar a finding with its interval, beside what age, view and sex alone reach."""
-    names = [name for name in FINDINGS if figures["findings"][name]["auroc"] is not None]
+    names = [name for name, figure in figures["findings"].items() if figure["auroc"] is not None]
     names.sort(key=lambda name: figures["findings"][name]["auroc"])
     areas = np.array([figures["findings"][name]["auroc"] for name in names])
     missing = (np.nan, np.nan)
@@ -95,7 +94,7 @@ def draw_auroc(figures: Mapping[str, Any]) -> Figure:
 
 def draw_roc(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     """ROC curves, with the point at which the threshold lies."""
-    figure, panels = _panels("1 - specificity", "sensitivity")
+    figure, panels = _panels("1 - specificity", "sensitivity", scored.findings)
     for index, finding, axes in panels:
         figures_here = figures["findings"][finding]
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
@@ -104,13 +103,13 @@ def draw_roc(scored: Scored, figures: Mapping[str, Any]) -> Figure:
             axes.plot(false_positives, true_positives, color=BLUE, lw=1.4)
             axes.plot(1 - figures_here["specificity"], figures_here["recall"], "o", color=ORANGE, ms=5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=_named(finding, "AUROC", figures_here["auroc"]))
-    _key(figure, {"ROC curve": BLUE, "at the threshold": ORANGE, "chance": GREY})
+    _key(figure, len(scored.findings), {"ROC curve": BLUE, "at the threshold": ORANGE, "chance": GREY})
     return figure
 
 
 def draw_precision_recall(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     """Precision over recall; the dashed line is the share of positives, which is what chance reaches."""
-    figure, panels = _panels("recall", "precision")
+    figure, panels = _panels("recall", "precision", scored.findings)
     for index, finding, axes in panels:
         figures_here = figures["findings"][finding]
         if figures_here["average_precision"] is not None:
@@ -120,13 +119,13 @@ def draw_precision_recall(scored: Scored, figures: Mapping[str, Any]) -> Figure:
             axes.step(recall, precision, where="post", color=BLUE, lw=1.4)
             axes.plot(figures_here["recall"], figures_here["precision"], "o", color=ORANGE, ms=5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=_named(finding, "AP", figures_here["average_precision"]))
-    _key(figure, {"precision-recall curve": BLUE, "at the threshold": ORANGE, "chance": GREY})
+    _key(figure, len(scored.findings), {"precision-recall curve": BLUE, "at the threshold": ORANGE, "chance": GREY})
     return figure
 
 
 def draw_confusion(figures: Mapping[str, Any]) -> Figure:
     """Confusion matrices; the shade is the share of the row, so that rare findings show."""
-    figure, panels = _panels("called", "truth")
+    figure, panels = _panels("called", "truth", tuple(figures["findings"]))
     for _, finding, axes in panels:
         counts = np.array(figures["findings"][finding]["confusion"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -139,14 +138,15 @@ def draw_confusion(figures: Mapping[str, Any]) -> Figure:
         axes.set_yticks([0, 1], ["no", "yes"])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-    figure.axes[len(FINDINGS)].axis("off")
-    figure.axes[len(FINDINGS)].text(0.5, 0.5, "images, and their\nshare of the row", ha="center", va="center")
+    axes = figure.axes[len(figures["findings"])]
+    axes.axis("off")
+    axes.text(0.5, 0.5, "images, and their\nshare of the row", ha="center", va="center")
     return figure
 
 
 def draw_calibration(scored: Scored, probabilities: NDArray[np.float64] | None) -> Figure:
     """Reliability: what was said against what was so, before and after calibration, in bins of equally many images."""
-    figure, panels = _panels("score or probability", "share of positives")
+    figure, panels = _panels("score or probability", "share of positives", scored.findings)
     for index, finding, axes in panels:
         known, sets = ~np.isnan(scored.truth[:, index]), [(scored.scores, ORANGE, "s")]
         if probabilities is not None and not np.isnan(probabilities[:, index]).any():
@@ -158,13 +158,13 @@ def draw_calibration(scored: Scored, probabilities: NDArray[np.float64] | None) 
             top = max(top, said.max(), was.max())
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
         axes.set(xlim=(0, 1.08 * top), ylim=(0, 1.08 * top), title=_pretty(finding))
-    _key(figure, {"score": ORANGE, "probability": BLUE, "perfect": GREY})
+    _key(figure, len(scored.findings), {"score": ORANGE, "probability": BLUE, "perfect": GREY})
     return figure
 
 
 def draw_histograms(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     """Scores of images with and without a finding, each as shares of its own kind, and the threshold."""
-    figure, panels = _panels("score", "share of images")
+    figure, panels = _panels("score", "share of images", scored.findings)
     edges = np.linspace(0, 1, _BARS + 1)
     for index, finding, axes in panels:
         for present, colour in ((False, BLUE), (True, ORANGE)):
@@ -175,7 +175,7 @@ def draw_histograms(scored: Scored, figures: Mapping[str, Any]) -> Figure:
                 axes.stairs(shares, edges, color=colour, lw=1)
         axes.axvline(figures["findings"][finding]["threshold"], color="black", lw=1, ls=":")
         axes.set(xlim=(0, 1), title=_named(finding, "n", figures["findings"][finding]["positives"]))
-    _key(figure, {"without the finding": BLUE, "with the finding": ORANGE, "threshold": "black"})
+    _key(figure, len(scored.findings), {"without the finding": BLUE, "with the finding": ORANGE, "threshold": "black"})
     return figure
 
 
@@ -186,14 +186,14 @@ def draw_examples(scored: Scored, figures: Mapping[str, Any], examples: Mapping[
     margins = {"left": 0.01, "right": 0.99, "top": 1 - 0.08 / rows, "bottom": 0.2 / rows}
     grid = figure.subplots(rows, 4, squeeze=False, gridspec_kw={**margins, "wspace": 0.05, "hspace": 0.36}).flat
     places = {name: place for place, name in enumerate(scored.metadata["image_id"])}
-    thresholds = np.array([figures["findings"][finding]["threshold"] for finding in FINDINGS])
+    thresholds = np.array([figures["findings"][finding]["threshold"] for finding in scored.findings])
     for axes in grid:
         axes.axis("off")
     for axes, (name, pixels) in zip(figure.axes, sorted(examples.items()), strict=False):
         truth, calls = scored.labels[places[name]], scored.scores[places[name]] >= thresholds
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(name, fontsize=8, loc="left", pad=3)
-        told, called = f"true: {_listed(truth)}", f"called: {_listed(calls)}"
+        told, called = f"true: {_listed(truth, scored.findings)}", f"called: {_listed(calls, scored.findings)}"
         colour = BLUE if (truth == calls).all() else ORANGE
         text = {"transform": axes.transAxes, "va": "top", "fontsize": 8}
         axes.text(0, -0.02, told, **text)
@@ -207,20 +207,23 @@ def _known(scored: Scored, index: int) -> tuple[NDArray[np.bool_], NDArray[np.fl
     return scored.labels[known, index], scored.scores[known, index]
 
 
-def _panels(across: str, up: str) -> tuple[Figure, Iterator[tuple[int, str, Axes]]]:
-    """A figure of 3 x 5 panels, one a finding, the last one free for a key."""
-    figure = Figure(figsize=(10.5, 6.8))
+def _panels(across: str, up: str, findings: Sequence[str]) -> tuple[Figure, Iterator[tuple[int, str, Axes]]]:
+    """A figure of panels, five in a row and one a finding, and one more for a key."""
+    rows = len(findings) // 5 + 1
+    height = 0.9 + 1.97 * rows
+    figure = Figure(figsize=(10.5, height))
     # The same for every figure; letting matplotlib find out would take it seconds.
-    grid = figure.subplots(
-        3, 5, gridspec_kw={"left": 0.075, "right": 0.985, "bottom": 0.085, "top": 0.93, "wspace": 0.38, "hspace": 0.55}
-    )
+    margins = {"left": 0.075, "right": 0.985, "bottom": 0.58 / height, "top": 1 - 0.48 / height}
+    grid = figure.subplots(rows, 5, squeeze=False, gridspec_kw={**margins, "wspace": 0.38, "hspace": 0.55})
+    for axes in grid.flat[len(findings) + 1 :]:
+        axes.axis("off")
     figure.supxlabel(across, fontsize=10)
     figure.supylabel(up, fontsize=10)
-    return figure, iter([(index, finding, grid.flat[index]) for index, finding in enumerate(FINDINGS)])
+    return figure, iter([(index, finding, grid.flat[index]) for index, finding in enumerate(findings)])
 
 
-def _key(figure: Figure, colours: Mapping[str, str]) -> None:
-    axes = figure.axes[len(FINDINGS)]
+def _key(figure: Figure, place: int, colours: Mapping[str, str]) -> None:
+    axes = figure.axes[place]
     axes.axis("off")
     for name, colour in colours.items():
         axes.plot([], [], color=colour, lw=4, label=name)
@@ -243,8 +246,8 @@ def _pretty(finding: str) -> str:
     return finding.replace("_", " ")
 
 
-def _listed(which: NDArray[np.bool_]) -> str:
+def _listed(which: NDArray[np.bool_], findings: Sequence[str]) -> str:
     """Names in lines of two, so that they fit below a radiograph."""
-    names = [_pretty(finding) for finding, there in zip(FINDINGS, which, strict=True) if there]
+    names = [_pretty(finding) for finding, there in zip(findings, which, strict=True) if there]
     lines = [", ".join(names[start : start + 2]) for start in range(0, min(len(names), 6), 2)]
     return ("\n".join(lines) + (", ..." if len(names) > 6 else "")) or "no finding"

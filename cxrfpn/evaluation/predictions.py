@@ -29,10 +29,10 @@ class PredictionsError(ValueError):
 class Scored:
     """N images that have both labels and scores.
 
-    metadata has one row an image (METADATA_COLUMNS, and `source_side` where known), labels [N,14] bool and scores
-    [N,14] in 0..1 follow its order. `known` [N,14] bool says which labels are known, None that all are; an unknown
-    label is False. `without_scores` are ids of the split that have no score, `without_labels` ids
-    that were scored and are nowhere in the source; `elsewhere` counts those of its other splits.
+    metadata has one row an image (METADATA_COLUMNS, and `source_side` where known), labels [N,F] bool and scores [N,F]
+    in 0..1 follow its order, and that of `findings`. `known` [N,F] bool says which labels are known, None that all are;
+    an unknown label is False. `without_scores` are ids of the split that have no score, `without_labels` ids that were
+    scored and are nowhere in the source; `elsewhere` counts those of its other splits.
     """
 
     metadata: pd.DataFrame
@@ -42,6 +42,7 @@ class Scored:
     without_labels: tuple[str, ...] = ()
     elsewhere: int = 0
     known: NDArray[np.bool_] | None = None
+    findings: tuple[str, ...] = FINDINGS
 
     @property
     def truth(self) -> NDArray[np.float64]:
@@ -78,6 +79,7 @@ class Scored:
             self.labels[images],
             self.scores[images],
             known=None if self.known is None else self.known[images],
+            findings=self.findings,
         )
 
 
@@ -117,7 +119,13 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return scores.set_axis(pd.Index(ids, name="image_id"), axis=0)
 
 
-def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.DataFrame, name: str) -> Scored:
+def match(
+    predictions: pd.DataFrame,
+    metadata: pd.DataFrame,
+    everything: pd.DataFrame,
+    name: str,
+    findings: tuple[str, ...] = FINDINGS,
+) -> Scored:
     """Bring predictions and a split's metadata together by image id, in the metadata's order.
 
     Ids are compared as they are written; if none is the same, without extensions, and then without folders as well.
@@ -126,6 +134,7 @@ def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.Data
         predictions: indexed by image, as `read_predictions` and `run_model` give them.
         metadata: of the split; `everything`: of the whole source.
         name: what errors call the predictions.
+        findings: those that are scored.
 
     Raises:
         PredictionsError: no image is in both, or two images are the same but for their folders or extensions; the
@@ -150,9 +159,10 @@ def match(predictions: pd.DataFrame, metadata: pd.DataFrame, everything: pd.Data
         rows[SIDE_COLUMN] = matched[SIDE_COLUMN].to_numpy()
     return Scored(
         metadata=rows,
-        labels=label_matrix(rows),
-        known=known_matrix(rows) if UNKNOWN_COLUMN in rows else None,
-        scores=matched[list(FINDINGS)].to_numpy(),
+        labels=label_matrix(rows, findings),
+        known=known_matrix(rows, findings) if UNKNOWN_COLUMN in rows else None,
+        scores=matched[list(findings)].to_numpy(),
+        findings=findings,
         without_scores=tuple(ids[~found]),
         without_labels=tuple(others[~elsewhere]),
         elsewhere=int(elsewhere.sum()),

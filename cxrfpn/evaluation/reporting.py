@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.label_tables import LabelTable
-from cxrfpn.data.schema import Source
+from cxrfpn.data.schema import UNKNOWN_COLUMN, Source
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.checklist import write_checklists
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
@@ -94,7 +93,7 @@ def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int =
     metadata = asked.source.metadata()
     rows = select_split(metadata, asked.split, asked.protocol)
     run = run_model(pipe, asked.source, rows, batch_size, asked.settings.seed)
-    scored = match(run.scores, rows, metadata, "the model")
+    scored = match(run.scores, rows, metadata, "the model", tuple(pipe.model.findings))
     package = Path(pipe.model.name_or_path)
     name = name or (package.resolve().name if package.is_dir() else str(package))
     thresholds, fitted = pipe.thresholds, None
@@ -219,8 +218,9 @@ def _fit(
         weights_digest=digest,
         min_precision=minimum_precision,
         pixels=pixels,
+        findings=scored.findings,
     )
-    return Thresholds(content), content
+    return Thresholds(content, scored.findings), content
 
 
 def _pixels(pipe: ChestXrayFindingsPipeline) -> dict[str, int | None]:
@@ -231,8 +231,9 @@ def _pixels(pipe: ChestXrayFindingsPipeline) -> dict[str, int | None]:
 def _write_predictions(path: Path, scored: Scored) -> None:
     """One row an image: its metadata and a score a finding; `score.py --predictions` reads it back."""
     table = scored.metadata.copy()
-    table["findings"] = [list(names) for names in table["findings"]]
-    content = table.join(pd.DataFrame(scored.scores, columns=list(FINDINGS))).to_parquet(index=False)
+    for column in {"findings", UNKNOWN_COLUMN} & set(table.columns):
+        table[column] = [list(names) if isinstance(names, tuple) else [] for names in table[column]]
+    content = table.join(pd.DataFrame(scored.scores, columns=list(scored.findings))).to_parquet(index=False)
     write_atomically(path, content)
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.sharpness import SIDE_COLUMN, source_side
 from cxrfpn.evaluation.localisation import GRID, Case, measure_map
@@ -26,7 +25,7 @@ _READERS = 2
 class Run:
     """What a model made of a split.
 
-    scores: a row an image, indexed by image id, a column for each of FINDINGS and `source_side`; cases: a finding map
+    scores: a row an image, indexed by image id, a column for each finding and `source_side`; cases: a finding map
     held against its boxes; examples: pixels [GRID,GRID] of a few images; unreadable: image id -> why.
     """
 
@@ -72,7 +71,9 @@ def run_model(
     if not records:
         reason = next(iter(run.unreadable.values()), "the source yields none of them")
         raise SourceError(f"{source.name}: none of {len(wanted)} images could be scored ({reason})")
-    run.scores = pd.DataFrame.from_dict(records, orient="index")[[*FINDINGS, SIDE_COLUMN]].rename_axis("image_id")
+    run.scores = pd.DataFrame.from_dict(records, orient="index")[[*pipe.model.findings, SIDE_COLUMN]].rename_axis(
+        "image_id"
+    )
     return run
 
 
@@ -113,7 +114,7 @@ def _answers(pipe: ChestXrayFindingsPipeline, members: list[tuple[Row, Radiograp
 
 def _cases(pipe: ChestXrayFindingsPipeline, row: Row, radiograph: Radiograph, answer: list[dict]) -> Iterator[Case]:
     by_finding = {finding["label"]: finding for finding in answer}
-    for name in sorted({box.finding for box in row.boxes}):
+    for name in sorted({box.finding for box in row.boxes} & by_finding.keys()):
         yield measure_map(
             place_on_grid(pipe, by_finding[name]["map"]),
             [box for box in row.boxes if box.finding == name],

@@ -71,14 +71,16 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
     """
     with tqdm(total=4, desc="measuring", unit=" steps") as bar:
         at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
-        figures = compute_figures(scored.truth, scored.scores, at)
+        figures = compute_figures(scored.truth, scored.scores, at, scored.findings)
         bar.update()
         _add_intervals(figures, scored, bootstrap, thresholds)
         _add_calibration(figures, scored, thresholds, settings)
         bar.update()
         figures["subgroups"] = measure_subgroups(scored, at, bootstrap)
         bar.update()
-        figures["floors"] = measure_floors(scored.truth, scored.scores, train, scored.metadata, settings.seed)
+        figures["floors"] = measure_floors(
+            scored.truth, scored.scores, train, scored.metadata, settings.seed, scored.findings
+        )
         bar.update()
     return figures | {
         "patients": int(scored.metadata["patient_id"].nunique()),
@@ -86,7 +88,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
         "resamples": settings.resamples,
         "operating_point": thresholds.default,
         "operating_points": {
-            name: describe_thresholds(scored.truth, scored.scores, points)
+            name: describe_thresholds(scored.truth, scored.scores, points, scored.findings)
             for name, points in thresholds.operating_points.items()
         },
         "default_chosen_by": thresholds.default_chosen_by,
@@ -122,21 +124,21 @@ def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
         "mean_auroc": _difference(*map(mean_over_findings, whole), *map(mean_over_findings, resampled)),
         "findings": {
             finding: _difference(*(areas[:, index] for areas in (*whole, *resampled)), patients=patients[index])
-            for index, finding in enumerate(FINDINGS)
+            for index, finding in enumerate(one.findings)
         },
     }
 
 
-def read_thresholds(path: Path | None) -> Thresholds:
-    """A thresholds.json; 0.5 for every finding where there is none.
+def read_thresholds(path: Path | None, findings: Sequence[str] = FINDINGS) -> Thresholds:
+    """A thresholds.json of these findings; 0.5 for every one where there is none.
 
     Raises:
         ThresholdsError: it cannot be read; the message names the file.
     """
     if path is None:
-        return Thresholds(dict.fromkeys(FINDINGS, 0.5))
+        return Thresholds(dict.fromkeys(findings, 0.5), findings)
     try:
-        return Thresholds(json.loads(path.read_text()))
+        return Thresholds(json.loads(path.read_text()), findings)
     except OSError as error:
         raise ThresholdsError(f"{path}: cannot be read ({error.strerror})") from None
     except ThresholdsError as error:
@@ -145,38 +147,41 @@ def read_thresholds(path: Path | None) -> Thresholds:
         raise ThresholdsError(f"{path}: is not JSON ({error})") from None
 
 
-def fitted_prevalence(thresholds: Thresholds) -> NDArray[np.float64]:
-    """The share of positives [14] that calibration was fitted at, half an image added so that none is 0.
+def fitted_prevalence(thresholds: Thresholds, findings: Sequence[str] = FINDINGS) -> NDArray[np.float64]:
+    """The share of positives [F] that calibration was fitted at, half an image added so that none is 0.
 
     Raises:
         ThresholdsError: thresholds.json does not say.
     """
     fitted = thresholds.fitted_on
-    if not thresholds.calibration or not fitted.get("images") or set(FINDINGS) - set(fitted.get("positives", {})):
+    if not thresholds.calibration or not fitted.get("images") or set(findings) - set(fitted.get("positives", {})):
         raise ThresholdsError(
             "thresholds.json lacks the calibration, or what it was fitted on, that --prevalence starts from"
         )
-    positives = np.array([fitted["positives"][finding] for finding in FINDINGS])
-    return (positives + 0.5) / (fitted["images"] + 1)
+    positives = np.array([fitted["positives"][finding] for finding in findings])
+    known = np.array([fitted.get("known", {}).get(finding, fitted["images"]) for finding in findings])
+    return (positives + 0.5) / (known + 1)
 
 
 def probabilities(scored: Scored, thresholds: Thresholds, settings: Settings) -> NDArray[np.float64] | None:
-    """Calibrated probabilities [N,14] at the prevalence that is asked for; None without a calibration."""
+    """Calibrated probabilities [N,F] at the prevalence that is asked for; None without a calibration."""
     if not thresholds.calibration:
         return None
-    calibrated = calibrate(scored.scores, thresholds.calibration)
+    calibrated = calibrate(scored.scores, thresholds.calibration, scored.findings)
     if settings.prevalence is None:
         return calibrated
-    fitted = fitted_prevalence(thresholds)
+    fitted = fitted_prevalence(thresholds, scored.findings)
     if settings.prevalence == OBSERVED:
         actual = (scored.labels.sum(axis=0) + 0.5) / ((~np.isnan(scored.truth)).sum(axis=0) + 1)
     else:
-        actual = np.array([settings.prevalence[finding] for finding in FINDINGS])
+        if missing := [finding for finding in scored.findings if finding not in settings.prevalence]:
+            raise ThresholdsError(f"--prevalence lacks {', '.join(missing)}; give the share of every finding")
+        actual = np.array([settings.prevalence[finding] for finding in scored.findings])
     return shift_prevalence(calibrated, fitted, actual)
 
 
 def read_prevalence(text: str) -> str | dict[str, float]:
-    """OBSERVED, or what a JSON file holds: a mapping of {finding: 0..1}, each finding in it.
+    """OBSERVED, or what a JSON file holds: a mapping of {finding: 0..1}.
 
     Raises:
         ThresholdsError: neither; the message names what is wrong.
@@ -189,8 +194,9 @@ def read_prevalence(text: str) -> str | dict[str, float]:
         raise ThresholdsError(
             f"--prevalence {text}: is neither {OBSERVED} nor a JSON file {{finding: share}}"
         ) from None
-    for finding in FINDINGS:
-        share = values.get(finding) if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        raise ThresholdsError(f"--prevalence {text}: holds no mapping of {{finding: share}}")
+    for finding, share in values.items():
         if not isinstance(share, int | float) or not 0 < share < 1:
             raise ThresholdsError(f"{text}: the prevalence of {finding} is {share!r}; it must lie between 0 and 1")
     return values
@@ -203,7 +209,7 @@ def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap
     behind, fitted = scored.patients_behind(), thresholds.fitted_on
     positives_to_fit, patients_to_fit = (fitted.get(name, {}) for name in ("positives", "positive_patients"))
     positive_patients = count_patients(scored.labels, scored.metadata["patient_id"])
-    for index, finding in enumerate(FINDINGS):
+    for index, finding in enumerate(scored.findings):
         figures["findings"][finding] |= {
             "positive_patients": positive_patients[index],
             "auroc_ci": interval(areas[:, index], behind[index]),
@@ -221,10 +227,10 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
     sets: dict[str, NDArray | None] = {"": scored.scores}
     sets["_calibrated"] = probabilities(scored, thresholds, Settings())
     if settings.prevalence is not None:
-        fitted_prevalence(thresholds)
+        fitted_prevalence(thresholds, scored.findings)
         sets["_at_prevalence"] = probabilities(scored, thresholds, settings)
     for suffix, values in sets.items():
-        for index, finding in enumerate(FINDINGS):
+        for index, finding in enumerate(scored.findings):
             known = ~np.isnan(scored.truth[:, index])
             if values is None or np.isnan(values[:, index]).any() or not known.any():
                 continue

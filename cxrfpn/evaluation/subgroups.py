@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.metrics import auroc_by_finding
@@ -48,7 +47,7 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
         "gaps": {group: {figure: difference, figure_ci: [lo, hi]}}}}. A gap is over the findings that both groups have,
         paired by patient. A _ci is None where too few patients stand behind it.
     """
-    calls = scored.scores >= np.array([thresholds[finding] for finding in FINDINGS])
+    calls = scored.scores >= np.array([thresholds[finding] for finding in scored.findings])
     report = {}
     for attribute, masks in groups(scored.metadata).items():
         values = {group: _values(scored, calls, mask) for group, mask in masks.items()}
@@ -62,7 +61,7 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
                     "images": sizes[group],
                     "patients": members[group].nunique(),
                     **_told(values[group], samples[group], members[group].nunique()),
-                    "findings": _by_finding(scored.truth[mask], members[group], values[group], samples[group]),
+                    "findings": _by_finding(scored.of(mask), values[group], samples[group]),
                 }
                 for group, mask in masks.items()
             },
@@ -75,9 +74,9 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
 
 
 def _values(scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Each figure of each finding, [1,14]; NaN where it is undefined."""
+    """Each figure of each finding, [1,F]; NaN where it is undefined."""
     labels, absent, mine = scored.labels[mask], scored.absent[mask], calls[mask]
-    areas = auroc_by_finding(scored.truth[mask], scored.scores[mask]).values()
+    areas = auroc_by_finding(scored.truth[mask], scored.scores[mask], scored.findings).values()
     areas = [np.nan if area is None else area for area in areas]
     with np.errstate(invalid="ignore"):
         sensitivity = (labels & mine).sum(axis=0) / labels.sum(axis=0)
@@ -88,7 +87,7 @@ def _values(scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_]) -
 def _samples(
     scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_], bootstrap: Bootstrap
 ) -> dict[str, NDArray[np.float64]]:
-    """Each figure of each finding in every resample, [R,14]."""
+    """Each figure of each finding in every resample, [R,F]."""
     labels, absent, mine, resamples = scored.labels[mask], scored.absent[mask], calls[mask], bootstrap.of(mask)
     return {
         "auroc": resamples.auroc(scored.truth[mask], scored.scores[mask]),
@@ -105,14 +104,11 @@ def _told(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patient
     return told
 
 
-def _by_finding(
-    truth: NDArray[np.float64], patients: pd.Series, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]
-) -> dict:
-    told = {}
-    for index, (finding, ill, well) in enumerate(
-        zip(FINDINGS, count_patients(truth == 1, patients), count_patients(truth == 0, patients), strict=True)
-    ):
-        told[finding] = {"positives": int((truth[:, index] == 1).sum()), "positive_patients": ill}
+def _by_finding(part: Scored, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict:
+    told, patients = {}, part.metadata["patient_id"]
+    counts = (count_patients(which, patients) for which in (part.labels, part.absent))
+    for index, (finding, ill, well) in enumerate(zip(part.findings, *counts, strict=True)):
+        told[finding] = {"positives": int(part.labels[:, index].sum()), "positive_patients": ill}
         behind = {"auroc": min(ill, well), "sensitivity": ill, "specificity": well}
         for name in FIGURES:
             told[finding][name] = _number(values[name][0, index])

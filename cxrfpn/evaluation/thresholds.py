@@ -9,7 +9,7 @@ the best F1 is taken, and where there are no positives to fit on, the one that c
 `mark_thresholds` names these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.metrics import by_finding
 
 # 0.10, 0.15, ... 0.85; rounded so that a stored threshold reads as it was meant.
@@ -34,17 +35,19 @@ NO_POSITIVES = f"no positives to fit on: calls the highest {100 * UNFITTED_SHARE
 NO_PRECISION = "no threshold has the minimum precision: has the best F1 instead"
 
 
-def find_optimal_thresholds_by_roc(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
+def find_optimal_thresholds_by_roc(
+    labels: ArrayLike, probabilities: ArrayLike, *, findings: Sequence[str] = FINDINGS
+) -> dict[str, float]:
     """Find the point of the ROC curve with the largest Youden's J (sensitivity + specificity - 1).
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        probabilities: [N,14] scores in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        probabilities: [N,F] scores in 0..1.
 
     Returns:
         {finding: threshold}. Of equal points the one with the highest threshold is taken.
     """
-    return {name: _youden(truth, scores) for name, truth, scores in by_finding(labels, probabilities)}
+    return {name: _youden(truth, scores) for name, truth, scores in by_finding(labels, probabilities, findings)}
 
 
 def find_optimal_thresholds_with_precision_constraint(
@@ -53,12 +56,13 @@ def find_optimal_thresholds_with_precision_constraint(
     *,
     min_precision: float = MIN_PRECISION,
     grid: ArrayLike = THRESHOLD_GRID,
+    findings: Sequence[str] = FINDINGS,
 ) -> dict[str, float]:
     """Find, over the grid, the threshold with the best F1 among those whose precision is at least `min_precision`.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        probabilities: [N,14] scores in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        probabilities: [N,F] scores in 0..1.
         min_precision: 0..1.
         grid: thresholds to try, ascending.
 
@@ -66,7 +70,7 @@ def find_optimal_thresholds_with_precision_constraint(
         {finding: threshold}. Of equal F1 the lowest threshold; where no threshold of the grid is precise enough, the
         score with the best F1, whatever its precision.
     """
-    searches = _search_all(labels, probabilities, min_precision, grid)
+    searches = _search_all(labels, probabilities, min_precision, grid, findings)
     return {name: search.threshold for name, search in searches.items()}
 
 
@@ -78,12 +82,13 @@ def find_optimal_thresholds_with_dynamic_adjustment(
     min_f1: float = 0.30,
     adjustment: float = 0.05,
     grid: ArrayLike = THRESHOLD_GRID,
+    findings: Sequence[str] = FINDINGS,
 ) -> dict[str, float]:
     """Find the precision constraint's threshold, and lower it by `adjustment` where its best F1 is under `min_f1`.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        probabilities: [N,14] scores in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        probabilities: [N,F] scores in 0..1.
         min_precision: 0..1; the report's own run used 0.40.
         min_f1: 0..1.
         adjustment: how far a weak finding's threshold is lowered, never below 0.
@@ -92,7 +97,7 @@ def find_optimal_thresholds_with_dynamic_adjustment(
     Returns:
         {finding: threshold}. A threshold that already stands in for one with the minimum precision is not lowered.
     """
-    searches = _search_all(labels, probabilities, min_precision, grid)
+    searches = _search_all(labels, probabilities, min_precision, grid, findings)
     return {
         name: round(max(search.threshold - adjustment, 0.0), 10)
         if search.f1 < min_f1 and search.instead is None
@@ -102,20 +107,20 @@ def find_optimal_thresholds_with_dynamic_adjustment(
 
 
 def find_thresholds_at_sensitivity(
-    labels: ArrayLike, probabilities: ArrayLike, *, sensitivity: float = 0.90
+    labels: ArrayLike, probabilities: ArrayLike, *, sensitivity: float = 0.90, findings: Sequence[str] = FINDINGS
 ) -> dict[str, float]:
     """Find the highest threshold that still calls at least `sensitivity` of the positives.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        probabilities: [N,14] scores in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        probabilities: [N,F] scores in 0..1.
         sensitivity: 0..1, exclusive of 0.
 
     Returns:
         {finding: threshold}.
     """
     thresholds = {}
-    for name, truth, scores in by_finding(labels, probabilities):
+    for name, truth, scores in by_finding(labels, probabilities, findings):
         positives = np.sort(scores[truth])[::-1]
         # The tiny allowance keeps 0.9 * 10 from rounding up to 10 positives.
         needed = int(np.ceil(sensitivity * len(positives) - 1e-9))
@@ -124,29 +129,37 @@ def find_thresholds_at_sensitivity(
 
 
 def find_operating_points(
-    labels: ArrayLike, probabilities: ArrayLike, *, min_precision: float = MIN_PRECISION
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    min_precision: float = MIN_PRECISION,
+    findings: Sequence[str] = FINDINGS,
 ) -> dict[str, dict[str, float]]:
     """Fit all four ways: {operating point: {finding: threshold}}, as thresholds.json keeps them."""
     return {
-        "youden": find_optimal_thresholds_by_roc(labels, probabilities),
+        "youden": find_optimal_thresholds_by_roc(labels, probabilities, findings=findings),
         "precision_constraint": find_optimal_thresholds_with_precision_constraint(
-            labels, probabilities, min_precision=min_precision
+            labels, probabilities, min_precision=min_precision, findings=findings
         ),
         "dynamic_adjustment": find_optimal_thresholds_with_dynamic_adjustment(
-            labels, probabilities, min_precision=min_precision
+            labels, probabilities, min_precision=min_precision, findings=findings
         ),
-        "sensitivity_90": find_thresholds_at_sensitivity(labels, probabilities),
+        "sensitivity_90": find_thresholds_at_sensitivity(labels, probabilities, findings=findings),
     }
 
 
 def mark_thresholds(
-    labels: ArrayLike, probabilities: ArrayLike, *, min_precision: float = MIN_PRECISION
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    min_precision: float = MIN_PRECISION,
+    findings: Sequence[str] = FINDINGS,
 ) -> dict[str, dict[str, str]]:
     """Return {operating point: {finding: why its threshold is not what the operating point asks for}}.
 
     Operating points without such a finding are left out.
     """
-    searches = _search_all(labels, probabilities, min_precision, THRESHOLD_GRID)
+    searches = _search_all(labels, probabilities, min_precision, THRESHOLD_GRID, findings)
     instead = {name: search.instead for name, search in searches.items() if search.instead}
     lacking = {name: reason for name, reason in instead.items() if reason == NO_POSITIVES}
     marks = {
@@ -159,13 +172,13 @@ def mark_thresholds(
 
 
 def describe_thresholds(
-    labels: ArrayLike, probabilities: ArrayLike, thresholds: Mapping[str, float]
+    labels: ArrayLike, probabilities: ArrayLike, thresholds: Mapping[str, float], findings: Sequence[str] = FINDINGS
 ) -> dict[str, dict[str, Any]]:
     """What each threshold does to the images it was fitted on, or to others.
 
     Args:
-        labels: [N,14] of 0 and 1, NaN for unknown.
-        probabilities: [N,14] scores in 0..1.
+        labels: [N,F] of 0 and 1, NaN for unknown.
+        probabilities: [N,F] scores in 0..1.
         thresholds: {finding: 0..1}.
 
     Returns:
@@ -173,7 +186,7 @@ def describe_thresholds(
         true_negatives, false_negatives, few_positives}}.
     """
     table = {}
-    for finding, truth, scores in by_finding(labels, probabilities):
+    for finding, truth, scores in by_finding(labels, probabilities, findings):
         calls = scores >= thresholds[finding]
         hits, false_alarms = int((truth & calls).sum()), int((~truth & calls).sum())
         misses, rest = int((truth & ~calls).sum()), int((~truth & ~calls).sum())
@@ -225,11 +238,12 @@ class _Search:
 
 
 def _search_all(
-    labels: ArrayLike, probabilities: ArrayLike, min_precision: float, grid: ArrayLike
+    labels: ArrayLike, probabilities: ArrayLike, min_precision: float, grid: ArrayLike, findings: Sequence[str]
 ) -> dict[str, _Search]:
     grid = np.asarray(grid, dtype=float)
     return {
-        name: _search(truth, scores, min_precision, grid) for name, truth, scores in by_finding(labels, probabilities)
+        name: _search(truth, scores, min_precision, grid)
+        for name, truth, scores in by_finding(labels, probabilities, findings)
     }
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_cxrfpn
+from configuration_cxrfpn import CxrFpnConfig
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
 from cxrfpn.evaluation.eval_results import eval_results
@@ -95,10 +96,17 @@ def _is_litter(parts: tuple[str, ...]) -> bool:
 
 def _check_thresholds(run: Path, files: Mapping[str, bytes]) -> None:
     try:
-        thresholds = read_thresholds(run / THRESHOLDS)
+        thresholds = read_thresholds(run / THRESHOLDS, _findings(run))
     except ThresholdsError as error:
         raise PublishError(str(error)) from None
     _check_weights(run / THRESHOLDS, thresholds.fitted_on, files[WEIGHTS], "was fitted")
+
+
+def _findings(run: Path) -> tuple[str, ...]:
+    try:
+        return CxrFpnConfig.from_dict(json.loads((run / "config.json").read_text())).findings
+    except (ValueError, TypeError) as error:
+        raise PublishError(f"{run / 'config.json'}: cannot be used ({error}); copy the whole package again") from None
 
 
 def _check_weights(path: Path, known: Mapping[str, Any], weights: bytes, how: str) -> None:

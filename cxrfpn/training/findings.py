@@ -1,5 +1,6 @@
 """The objective that the model exists for: the 14 findings, judged by every validation image once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sharpness import SHARP_SIDE
 from cxrfpn.evaluation.findings_metric import compute_figures
 from cxrfpn.evaluation.metrics import auroc_by_finding
@@ -22,16 +24,17 @@ from modeling_cxrfpn import CxrFpnForImageClassification
 
 @dataclass(frozen=True)
 class Judgement:
-    """labels [N,14] of 0 and 1, scores [N,14] in 0..1, source_sides [N] in pixels, in the order of the shards; loss."""
+    """labels [N,F] of 0 and 1, scores [N,F] in 0..1, source_sides [N] in pixels, in the order of the shards; loss."""
 
     labels: NDArray[np.float32]
     scores: NDArray[np.float32]
     source_sides: NDArray[np.int32]
     loss: float
+    findings: tuple[str, ...] = FINDINGS
 
     def figures(self) -> dict[str, float]:
         """Return the report's figures of an epoch: means over findings, calls at a score of 0.5."""
-        measured = compute_figures(self.labels, self.scores)
+        measured = compute_figures(self.labels, self.scores, findings=self.findings)
         return {
             "validation_loss": self.loss,
             "precision": measured["macro"]["precision"],
@@ -39,11 +42,15 @@ class Judgement:
             "micro_f1": measured["micro"]["f1"],
             "macro_f1": measured["macro"]["f1"],
             "mean_auroc": measured["mean_auroc"],
-            "auroc_within_sharpness": auroc_within_sharpness(self.labels, self.scores, self.source_sides),
+            "auroc_within_sharpness": auroc_within_sharpness(
+                self.labels, self.scores, self.source_sides, self.findings
+            ),
         }
 
 
-def auroc_within_sharpness(labels: NDArray, scores: NDArray, source_sides: NDArray) -> float:
+def auroc_within_sharpness(
+    labels: NDArray, scores: NDArray, source_sides: NDArray, findings: Sequence[str] = FINDINGS
+) -> float:
     """Return the mean AUROC within sharp images and within blurred ones, averaged.
 
     Where sharpness goes with the labels, a pooled figure rewards a model that reads sharpness; this one does not. A
@@ -52,7 +59,7 @@ def auroc_within_sharpness(labels: NDArray, scores: NDArray, source_sides: NDArr
     sharp = source_sides >= SHARP_SIDE
     means = []
     for group in (sharp, ~sharp):
-        areas = auroc_by_finding(labels[group], scores[group]).values() if group.any() else ()
+        areas = auroc_by_finding(labels[group], scores[group], findings).values() if group.any() else ()
         if known := [area for area in areas if area is not None]:
             means.append(np.mean(known))
     return float(np.mean(means))
@@ -68,7 +75,7 @@ class FindingsObjective:
 
     def enter(self, run: Run, cycle: Cycle) -> None:
         shown = torch.from_numpy(run.train_loader.epoch_labels())
-        weights = loss_weights(self.settings, shown, cycle)
+        weights = loss_weights(self.settings, shown, cycle, run.recipe.findings)
         self.pos_weight = torch.tensor(weights, device=run.accelerator.device)
         if self.teachers is not None:
             self.teachers.prepare(run.accelerator)
@@ -95,7 +102,8 @@ class FindingsObjective:
         shares = sorted(gather_object(shares), key=lambda share: share[0])
         logits, labels, source_sides = (np.concatenate([share[index] for share in shares]) for index in (1, 2, 3))
         loss = compute_loss(torch.from_numpy(logits), torch.from_numpy(labels), self.settings, self.pos_weight.cpu())
-        return Judgement(labels, torch.from_numpy(logits).sigmoid().numpy(), source_sides, float(loss))
+        scores = torch.from_numpy(logits).sigmoid().numpy()
+        return Judgement(labels, scores, source_sides, float(loss), run.recipe.findings)
 
     def rank(self, run: Run, figures: dict[str, float]) -> float:
         return figures[run.recipe.choose_by]

@@ -86,6 +86,7 @@ class FurtherSource:
 class Recipe:
     """A run: its data, network, optimisation and regularisation.
 
+    findings: the names of what the network learns, the 14 of NIH or those of a table of your own.
     source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
     under data/ named after both); `prepared: none` streams it instead. columns: field -> column, where the
     source has names of its own. objective: "findings", or "pretraining", which
@@ -102,6 +103,7 @@ class Recipe:
 
     source: str
     cycles: tuple[Cycle, ...]
+    findings: tuple[str, ...] = FINDINGS
     objective: Literal["findings", "pretraining"] = "findings"
     stored_size: int = 256
     prepared: str | None = None
@@ -139,7 +141,7 @@ class Recipe:
             _require(cycle.epochs > 0, "cycles: epochs must be over 0")
             _require(cycle.image_size >= 64, "cycles: image_size must be 64 or more")
             _require(cycle.size_of_use >= 64, "cycles: judged_size must be 64 or more")
-            _require(set(cycle.pos_weight) <= set(FINDINGS), "cycles: pos_weight names what is no finding")
+            _require(set(cycle.pos_weight) <= set(self.findings), "cycles: pos_weight names what is no finding")
         for name in ("batch_size", "accumulation", "stored_size", "workers", "checkpoint_steps", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"{name}: must be over 0")
         _require(
@@ -179,7 +181,14 @@ class Recipe:
         known = [entry.name for entry in fields(CxrFpnConfig)]
         _require(set(self.network) <= set(known), f"network: CxrFpnConfig has no {set(self.network) - set(known)}")
         try:
-            return CxrFpnConfig(**{"image_size": self.cycles[-1].size_of_use, **self.network, **measured})
+            return CxrFpnConfig(
+                **{
+                    "image_size": self.cycles[-1].size_of_use,
+                    "id2label": dict(enumerate(self.findings)),
+                    **self.network,
+                    **measured,
+                }
+            )
         except (TypeError, ValueError) as error:
             raise RecipeError(f"network: {error}") from None
 

@@ -81,6 +81,7 @@ def save_package(
             weights_digest=weights_digest(load_file(beside / WEIGHTS)),
             min_precision=recipe.minimum_precision,
             pixels={"size": size, "prepared_size": prepared_size},
+            findings=network.findings,
         )
         (beside / "thresholds.json").write_text(json.dumps(fitted, indent=2) + "\n")
 
@@ -179,10 +180,11 @@ def finish(run: Run) -> None:
 def score_test_split(run: Run) -> None:
     """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
     if (run.feed.plan["split"] == "test").any():
+        findings = run.recipe.findings
         if run.recipe.prepared == STREAMED:
-            source = open_source(run.recipe.source, columns=run.recipe.columns)
+            source = open_source(run.recipe.source, columns=run.recipe.columns, findings=findings)
         else:
-            source = open_source(f"parquet:{run.feed.shards.folder}")
+            source = open_source(f"parquet:{run.feed.shards.folder}", findings=findings)
         source.name = run.feed.shards.source  # figures are known by what was prepared, not by the folder it lies in
         pipe = load_pipeline(str(run.folder))
         report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))

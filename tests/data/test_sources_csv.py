@@ -3,9 +3,11 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.labels import truth_matrix
 from cxrfpn.data.preparing import prepare
 from cxrfpn.data.schema import SourceError
 from cxrfpn.data.sources import open_source
@@ -66,10 +68,23 @@ def test_a_column_of_0_and_1_for_each_finding(tmp_path: Path, caplog) -> None:
     metadata = open_source(write(tmp_path, text)).metadata()
     assert metadata["findings"].tolist() == [("Effusion", "Pleural_Thickening"), ()]
     (said,) = caplog.messages
-    assert "table.csv: has no column of Atelectasis, " in said and said.endswith("every image counts as one without")
+    assert "table.csv: has no column of Atelectasis, " in said and said.endswith("unknown on every image")
     assert "Pleural_Thickening" not in said and "Effusion" not in said and "Hernia" in said
-    with pytest.raises(SourceError, match="row 3: effusion is '-1', not 0 or 1"):
-        open_source(write(tmp_path, text.replace("0,0,7", "0,-1,7"))).metadata()
+    assert set(FINDINGS) - set(metadata["unknown"][1]) == {"Effusion", "Pleural_Thickening"}
+    with pytest.raises(SourceError, match="row 3: effusion is '2', not 0 or 1; leave the cell empty where it is unkn"):
+        open_source(write(tmp_path, text.replace("0,0,7", "0,2,7"))).metadata()
+
+
+def test_an_empty_cell_and_minus_1_are_unknown(tmp_path: Path) -> None:
+    text = "path,patient,TB,Pleural Effusion\n1.png,A,1,-1\n2.png,B,,0\n3.png,C,-1.0,1\n"
+    source = open_source(write(tmp_path, text), findings=("TB", "Effusion"))
+    metadata = source.metadata()
+    assert metadata["findings"].tolist() == [("TB",), (), ("Effusion",)]
+    assert metadata["unknown"].tolist() == [("Effusion",), ("TB",), ("TB",)]
+    values = truth_matrix(metadata, ("TB", "Effusion"))
+    np.testing.assert_array_equal(values, [[1, np.nan], [np.nan, 0], [np.nan, 1]])
+    with pytest.raises(SourceError, match="phantom:9: knows the 14 findings of NIH only"):
+        open_source("phantom:9", findings=("TB",))
 
 
 def test_of_a_whole_table_nothing_is_said(tmp_path: Path, caplog) -> None:

@@ -164,7 +164,7 @@ def test_an_unknown_label_counts_nowhere():
     truth = labels.copy()
     truth[:25, 0], truth[:, 1] = np.nan, np.nan
     figures, kept = measure(truth, scores, thresholds), measure(labels[25:], scores[25:], thresholds)
-    assert figures["findings"][FINDINGS[0]] == kept["findings"][FINDINGS[0]]
+    assert figures["findings"][FINDINGS[0]] == {**kept["findings"][FINDINGS[0]], "unknown": 25}
     assert figures["findings"][FINDINGS[2]] == measure(labels, scores, thresholds)["findings"][FINDINGS[2]]
     nobody = figures["findings"][FINDINGS[1]]
     assert nobody["auroc"] is nobody["brier"] is nobody["accuracy"] is None and nobody["positives"] == 0

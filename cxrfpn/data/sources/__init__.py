@@ -2,10 +2,11 @@
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Source, SourceError
 
 __all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
@@ -21,7 +22,10 @@ _ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w./-]+))?")
 
 
 def open_source(
-    name: str = DEFAULT_SOURCE, without: Collection[str] = (), columns: Mapping[str, str] | None = None
+    name: str = DEFAULT_SOURCE,
+    without: Collection[str] = (),
+    columns: Mapping[str, str] | None = None,
+    findings: Sequence[str] = FINDINGS,
 ) -> Source:
     """Open a source by its name. Of most, nothing is read yet.
 
@@ -34,6 +38,7 @@ def open_source(
             only predicts needs no `findings`. Every row then comes with none.
         columns: field -> column, where a source calls a field of FIELDS by a name of its own; "" for a field that is
             not to be read. Of `nih:` and `phantom:` the columns are known.
+        findings: the names that findings may have, of `csv:` and `parquet:`; the others know the 14 of NIH.
 
     Raises:
         SourceError: a name of no such form, an unknown field, or a data set that the Hub does not have or give.
@@ -42,6 +47,10 @@ def open_source(
     if unknown := [field for field in columns if field not in FIELDS]:
         raise SourceError(f"columns: there is no field {unknown[0]!r}; known are {', '.join(FIELDS)}")
     kind, colon, where = name.partition(":")
+    if tuple(findings) != FINDINGS and kind not in (*OWN_FINDINGS, UNLABELLED) and "findings" not in without:
+        raise SourceError(f"{name}: knows the 14 findings of NIH only; give own findings as a table, csv:FILE")
+    if colon and kind in OWN_FINDINGS and where:
+        return OWN_FINDINGS[kind](where, without, columns, findings)
     if colon and where and kind in _KINDS:
         return _KINDS[kind](where, without, columns)
     if match := _ON_THE_HUB.fullmatch(name):
@@ -49,7 +58,7 @@ def open_source(
         from cxrfpn.data.sources.repositories import open_repository
 
         return open_repository(repo, config, revision or PINNED_REVISIONS.get(repo, "main"), without, columns)
-    kinds = ", ".join(f"{kind}:..." for kind in _KINDS)
+    kinds = ", ".join(f"{kind}:..." for kind in (*OWN_FINDINGS, *_KINDS))
     raise SourceError(f"source {name!r} is none of org/name[:config][@revision] on the Hub, {kinds}")
 
 
@@ -77,11 +86,13 @@ def columns_from(text: str) -> dict[str, str]:
     return {field.strip(): column.strip() for field, _, column in pairs}
 
 
-def _parquet(folder: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
+def _parquet(
+    folder: str, without: Collection[str], columns: Mapping[str, str], findings: Sequence[str] = FINDINGS
+) -> Source:
     from cxrfpn.data.sources.parquet import ParquetSource
     from cxrfpn.data.sources.places import local_place
 
-    return ParquetSource(f"parquet:{folder}", partial(local_place, Path(folder)), without, columns)
+    return ParquetSource(f"parquet:{folder}", partial(local_place, Path(folder)), without, columns, findings)
 
 
 def _unlabelled(folder: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
@@ -105,10 +116,10 @@ def _nih(folder: str, without: Collection[str], columns: Mapping[str, str]) -> S
     return NihSource(Path(folder))
 
 
-def _csv(file: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
+def _csv(file: str, without: Collection[str], columns: Mapping[str, str], findings: Sequence[str]) -> Source:
     from cxrfpn.data.sources.csv_table import CsvSource
 
-    return CsvSource(Path(file), without, columns)
+    return CsvSource(Path(file), without, columns, findings)
 
 
 def _phantom(count: str, without: Collection[str], columns: Mapping[str, str]) -> Source:
@@ -119,11 +130,14 @@ def _phantom(count: str, without: Collection[str], columns: Mapping[str, str]) -
     return PhantomSource(int(count))
 
 
+# The kinds that take any names of findings.
+OWN_FINDINGS: dict[str, Callable[[str, Collection[str], Mapping[str, str], Sequence[str]], Source]] = {
+    "parquet": _parquet,
+    "csv": _csv,
+}
 _KINDS: dict[str, Callable[[str, Collection[str], Mapping[str, str]], Source]] = {
     "nih": _nih,
-    "parquet": _parquet,
     "phantom": _phantom,
-    "csv": _csv,
     UNLABELLED: _unlabelled,
     **{kind: partial(_streamed, kind) for kind in ("imagefolder", "json", "disk")},
 }

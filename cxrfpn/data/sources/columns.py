@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.schema import METADATA_COLUMNS, VALIDATION_FOLD, Box, Row, SourceError
+from cxrfpn.data.schema import METADATA_COLUMNS, UNKNOWN_COLUMN, VALIDATION_FOLD, Box, Row, SourceError
 from cxrfpn.data.sources.patient_ids import nih_patient, read_patient_id, warn_of_other_patients
 from cxrfpn.table_text import SPELLINGS, decode_table, letters, read_table
+from findings_cxrfpn import match_findings
 from patient_cxrfpn import Patient
 
 logger = logging.getLogger(__name__)
@@ -26,13 +27,8 @@ SPLITS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "vali
 _IMAGE_SUFFIX = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
 
 
-# Boxes of the NIH call Infiltration "Infiltrate"; None stands for the absence of findings.
-_FINDING_OF: dict[str, str | None] = {
-    **{letters(name): name for name in FINDINGS},
-    "infiltrate": "Infiltration",
-    "nofinding": None,
-    "normal": None,
-}
+# What stands for the absence of findings.
+NO_FINDING_SPELLINGS = ("nofinding", "normal")
 
 
 def spelled(
@@ -79,14 +75,17 @@ def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.Dat
     return table.fillna("")  # short lines
 
 
-def tabulate(raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1) -> pd.DataFrame:
-    """Raw columns of one file -> METADATA_COLUMNS, indexed by (file, row).
+def tabulate(
+    raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1, findings: Sequence[str] = FINDINGS
+) -> pd.DataFrame:
+    """Raw columns of one file -> METADATA_COLUMNS, and `unknown` where something is, indexed by (file, row).
 
     Args:
         raw: field -> values as they came (strings, numbers, lists, None), `image_id` and `findings` at least. Without
             a patient, NIH's file names tell it, and any other image is a patient of its own.
         file: what errors call the file.
         first_row: what errors call its first row.
+        findings: the names that findings may have.
 
     Raises:
         SourceError: a value that cannot be read, with its file, row and image.
@@ -109,12 +108,14 @@ def tabulate(raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1) ->
         "age": np.array(read("age", lambda value: Patient(age=value).age), np.float64),
         "sex": read("sex", lambda value: Patient(sex=value).sex),
         "view_position": read("view_position", lambda value: Patient(view_position=value).view_position),
-        "findings": read("findings", read_findings),
+        "findings": read("findings", lambda value: read_findings(value, findings)),
         "split": ["train" if split == "validation" else split for split in splits],
         "fold": np.array(folds, np.float64),
     }
+    if any(raw.get(UNKNOWN_COLUMN) or ()):
+        columns[UNKNOWN_COLUMN] = [tuple(names or ()) for names in raw[UNKNOWN_COLUMN]]
     rows = range(first_row, first_row + len(ids))
-    return pd.DataFrame(columns, index=pd.MultiIndex.from_product([[file], rows]), columns=list(METADATA_COLUMNS))
+    return pd.DataFrame(columns, index=pd.MultiIndex.from_product([[file], rows]))
 
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +154,9 @@ def make_row(record: Any, image: bytes, boxes: tuple[Box, ...] = (), error: str 
     known = {name: value for name, value in values.items() if isinstance(value, tuple) or value == value}
     patient = {name: known.get(name) for name in METADATA_COLUMNS}
     patient["fold"] = None if patient["fold"] is None else int(patient["fold"])
-    return Row(image=image, boxes=boxes, error=error, **patient)
+    unknown = getattr(record, UNKNOWN_COLUMN, ())
+    unknown = unknown if isinstance(unknown, tuple) else ()  # of a file that knows all, beside others
+    return Row(image=image, boxes=boxes, error=error, unknown=unknown, **patient)
 
 
 def warn_of_lone_images(table: pd.DataFrame, name: str) -> None:
@@ -166,8 +169,8 @@ def warn_of_lone_images(table: pd.DataFrame, name: str) -> None:
         )  # fmt: skip
 
 
-def read_findings(value: Any) -> tuple[str, ...]:
-    """Names, "A|B" or "No Finding" -> names in the order of FINDINGS.
+def read_findings(value: Any, findings: Sequence[str] = FINDINGS) -> tuple[str, ...]:
+    """Names, "A|B" or "No Finding" -> names in the order of `findings`.
 
     Raises:
         ValueError: nothing at all, a number, an unknown name, or No Finding beside a finding.
@@ -175,24 +178,28 @@ def read_findings(value: Any) -> tuple[str, ...]:
     if value is None or value == "":
         raise ValueError('the findings are missing; write "No Finding" where there are none')
     names = value.split("|") if isinstance(value, str) else value
-    found = {name: finding_named(name) for name in names}
+    found = {name: finding_named(name, findings) for name in names}
     if None in found.values() and len(found) > 1:
         raise ValueError(f"No Finding and a finding at once: {'|'.join(names)}")
-    return tuple(finding for finding in FINDINGS if finding in found.values())
+    return tuple(finding for finding in findings if finding in found.values())
 
 
-def finding_named(name: Any) -> str | None:
-    """The finding of this name, whatever its case and separators; None for "No Finding".
+def finding_named(name: Any, findings: Sequence[str] = FINDINGS) -> str | None:
+    """The finding of this name, whatever its case and separators, or of an alias; None for "No Finding".
 
     Raises:
         ValueError: no finding has that name.
     """
     if not isinstance(name, str):
         raise ValueError(f"the finding {name!r} is a number that the file does not name")
-    try:
-        return _FINDING_OF[letters(name)]
-    except KeyError:
-        raise ValueError(f"unknown finding {name!r}; known are No Finding, {', '.join(FINDINGS)}") from None
+    if letters(name) in NO_FINDING_SPELLINGS:
+        return None
+    spellings = {letters(finding): finding for finding in findings}
+    if letters(name) in spellings:
+        return spellings[letters(name)]
+    if (match := match_findings([name], findings)) and 0 in match:
+        return findings[match[0]]
+    raise ValueError(f"unknown finding {name!r}; known are No Finding, {', '.join(findings)}")
 
 
 def image_id_of(value: Any) -> str:

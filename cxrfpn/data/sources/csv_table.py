@@ -1,14 +1,14 @@
 """A table of one's own: a path of an image in every row, its findings, and what is known of the patient."""
 
 import logging
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.schema import Row, SourceError
+from cxrfpn.data.schema import UNKNOWN_COLUMN, Row, SourceError
 from cxrfpn.data.sources.columns import (
     checked,
     letters,
@@ -29,15 +29,23 @@ class CsvSource:
     """A part is a run of rows. Paths are relative to the table's folder; an image without an id is called by its path.
 
     Findings stand in one column ("Mass|Nodule", "No Finding"), or in a column of 0 and 1 for each finding that was
-    looked for. Age, sex, view position, patient and split may be missing, as columns or cell by cell.
+    looked for. An empty cell, or -1, is unknown, and so is a finding that has no column. Age, sex, view position,
+    patient and split may be missing, as columns or cell by cell.
 
     Args:
         without: fields that are not read, as in `open_source`.
         columns: field -> column, as in `open_source`.
+        findings: the names that findings may have.
     """
 
-    def __init__(self, file: Path, without: Collection[str] = (), columns: Mapping[str, str] | None = None) -> None:
-        self.file, self.without, self.columns = file, without, columns or {}
+    def __init__(
+        self,
+        file: Path,
+        without: Collection[str] = (),
+        columns: Mapping[str, str] | None = None,
+        findings: Sequence[str] = FINDINGS,
+    ) -> None:
+        self.file, self.without, self.columns, self.findings = file, without, columns or {}, findings
         self.name = f"csv:{file}"
 
     def metadata(self) -> pd.DataFrame:
@@ -70,23 +78,25 @@ class CsvSource:
         if "findings" in self.without:
             raw["findings"] = [()] * len(self._raw)
         elif "findings" not in raw:
-            raw["findings"] = self._one_hot_findings()
-        return checked(tabulate(raw, str(self.file), first_row=2))
+            raw["findings"], raw[UNKNOWN_COLUMN] = self._marked_findings()
+        return checked(tabulate(raw, str(self.file), first_row=2, findings=self.findings))
 
     def _warn_of_findings_without_a_column(self) -> None:
         if "findings" in self.without or "findings" in spelled(self._raw.columns, given=self.columns):
             return
-        there = finding_columns(self._raw.columns)
-        if lacking := [finding for finding in FINDINGS if finding not in there]:
-            logger.warning("%s: has no column of %s: every image counts as one without", self.name, ", ".join(lacking))
+        there = finding_columns(self._raw.columns, self.findings)
+        if lacking := [finding for finding in self.findings if finding not in there]:
+            logger.warning("%s: has no column of %s: unknown on every image", self.name, ", ".join(lacking))
 
-    def _one_hot_findings(self) -> list[list[str]]:
-        if not (columns := finding_columns(self._raw.columns)):
+    def _marked_findings(self) -> tuple[list[list[str]], list[list[str]]]:
+        if not (columns := finding_columns(self._raw.columns, self.findings)):
             raise SourceError(
                 f"{self.file}: has neither a column of findings nor columns named by findings; without labels there "
                 "is nothing to train on or to score"
             )
-        return marked_findings(self._raw, columns, str(self.file), first_row=2)
+        present, unknown = marked_findings(self._raw, columns, str(self.file), first_row=2)
+        lacking = [finding for finding in self.findings if finding not in columns]
+        return present, [[*names, *lacking] for names in unknown]
 
     @cached_property
     def _paths(self) -> dict[str, str]:

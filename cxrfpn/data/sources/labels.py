@@ -11,18 +11,23 @@ import pandas as pd
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import SourceError
 from cxrfpn.data.sources.columns import letters
+from findings_cxrfpn import match_findings
 
 
-def finding_columns(columns: Iterable[str]) -> dict[str, str]:
-    """Finding -> the column of 0 and 1 that is named by it."""
-    known = {letters(name): name for name in FINDINGS}
-    return {known[letters(column)]: column for column in columns if letters(column) in known}
+def finding_columns(columns: Iterable[str], findings: Sequence[str] = FINDINGS) -> dict[str, str]:
+    """Finding -> the column of 0 and 1 that is named by it, in any usual spelling."""
+    columns = list(columns)
+    known = {letters(name): name for name in findings}
+    found = {known[letters(column)]: column for column in columns if letters(column) in known}
+    return {findings[place]: columns[where] for where, place in match_findings(columns, findings).items()} | found
 
 
 def marked_findings(
     table: Mapping[str, Sequence[Any]], columns: Mapping[str, str], file: str, first_row: int = 1
-) -> list[list[str]]:
-    """Read columns of 0 and 1 -> the names of the findings of each row.
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Read columns of 0 and 1 -> the names of the findings of each row, and of those that are unknown.
+
+    An empty cell, or -1 as CheXpert writes it, is unknown; so is nothing else.
 
     Args:
         table: column -> its values.
@@ -30,14 +35,23 @@ def marked_findings(
         file, first_row: what errors call the file and its first row.
 
     Raises:
-        SourceError: a value that is neither 0 nor 1, with its row and column.
+        SourceError: another value, with its row and column.
     """
-    present = {}
+    present, unknown = {}, {}
     for finding, column in columns.items():
-        numbers = pd.to_numeric(pd.Series(table[column], dtype=object), errors="coerce")
-        wrong = ~numbers.isin((0, 1))
+        values = pd.Series(table[column], dtype=object)
+        numbers = pd.to_numeric(values, errors="coerce")
+        empty = values.isna() | (values.astype(str).str.strip() == "")
+        wrong = ~(numbers.isin((0, 1, -1)) | empty)
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise SourceError(f"{file}, row {row + first_row}: {column} is {table[column][row]!r}, not 0 or 1")
-        present[finding] = numbers == 1
-    return [[name for name in present if row[name]] for row in pd.DataFrame(present).to_dict("records")]
+            raise SourceError(
+                f"{file}, row {row + first_row}: {column} is {values[row]!r}, not 0 or 1; leave the cell empty where "
+                "it is unknown"
+            )
+        present[finding], unknown[finding] = numbers == 1, empty | (numbers == -1)
+    return _names(present), _names(unknown)
+
+
+def _names(marks: Mapping[str, pd.Series]) -> list[list[str]]:
+    return [[name for name in marks if row[name]] for row in pd.DataFrame(marks).to_dict("records")]

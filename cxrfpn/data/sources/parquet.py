@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, Value
 from tqdm import tqdm
 
-from cxrfpn.data.schema import Box, Row, SourceError
+from configuration_cxrfpn import FINDINGS
+from cxrfpn.data.schema import UNKNOWN_COLUMN, Box, Row, SourceError
 from cxrfpn.data.shards import MANIFEST
 from cxrfpn.data.sources.boxes import read_boxes
 from cxrfpn.data.sources.columns import (
@@ -55,6 +56,7 @@ class ParquetSource:
         find: finds the files; called once, when they are first needed.
         without: fields that are not read, as in `open_source`. Without `split` every row is of the train split.
         columns: field -> column, as in `open_source`.
+        findings: the names that findings may have.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class ParquetSource:
         find: Callable[[], Place],
         without: Collection[str] = (),
         columns: Mapping[str, str] | None = None,
+        findings: Sequence[str] = FINDINGS,
     ) -> None:
         self.name, self._find, self.without, self.columns = name, find, without, columns or {}
+        self.findings = findings
 
     def parts(self) -> list[str]:
         place = self._place
@@ -90,12 +94,12 @@ class ParquetSource:
     def part_metadata(self, part: str) -> pd.DataFrame:
         """METADATA_COLUMNS of one part, indexed by (part, row)."""
         with self._one_line_errors(part):
-            return tabulate(self._raw(part), part)
+            return tabulate(self._raw(part), part, findings=self.findings)
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
         with self._one_line_errors(part):
             raw = self._raw(part)
-            records = list(tabulate(raw, part).itertuples(index=False))
+            records = list(tabulate(raw, part, findings=self.findings).itertuples(index=False))
             keep = [row for row, record in enumerate(records) if wanted is None or record.image_id in wanted]
             boxes = raw.get("boxes")
             for row, image in self._images(part, raw["image_id"], keep):
@@ -137,15 +141,20 @@ class ParquetSource:
         """Field -> values of a file as they came, ClassLabels by their names."""
         file = self._place.parts[part]
         fields = self._fields(part)
-        marks = {} if "findings" in fields or "findings" in self.without else finding_columns(file.features)
+        marks = (
+            {} if "findings" in fields or "findings" in self.without else finding_columns(file.features, self.findings)
+        )
         if not {"findings"} & {*fields, *self.without} and not marks:
             raise SourceError(f"{part}: has no column of findings; it has {', '.join(file.features)}")
-        table = _read(file, [*fields.values(), *marks.values()])
+        further = [UNKNOWN_COLUMN] if UNKNOWN_COLUMN in file.features and "findings" not in self.without else []
+        table = _read(file, [*fields.values(), *marks.values(), *further])
         raw = {field: named(table.column(at).to_pylist(), file.features[at]) for field, at in fields.items()}
         if "image_id" not in raw:
             raw["image_id"] = self._image_paths(part)
+        raw |= {name: table.column(name).to_pylist() for name in further}
         if marks:
-            raw["findings"] = marked_findings({at: table.column(at).to_pylist() for at in marks.values()}, marks, part)
+            columns = {at: table.column(at).to_pylist() for at in marks.values()}
+            raw["findings"], raw[UNKNOWN_COLUMN] = marked_findings(columns, marks, part)
         return self._with_defaults(raw, part)
 
     def _with_defaults(self, raw: dict[str, list[Any]], part: str) -> dict[str, list[Any]]:

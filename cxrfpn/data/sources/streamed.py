@@ -9,7 +9,7 @@ import pandas as pd
 from datasets import Dataset, Image, IterableDataset, load_dataset, load_from_disk
 from datasets.utils.file_utils import xopen
 
-from cxrfpn.data.schema import Row, SourceError
+from cxrfpn.data.schema import UNKNOWN_COLUMN, Row, SourceError
 from cxrfpn.data.sources.columns import SPLITS, checked, letters, make_row, spelled, tabulate, warn_of_lone_images
 from cxrfpn.data.sources.csv_table import PATH_SPELLINGS
 from cxrfpn.data.sources.files import in_runs, read_file
@@ -142,7 +142,7 @@ class StreamedSource:
         elif "findings" not in raw:
             if not (marks := finding_columns(columns)):
                 raise SourceError(f"{self.name}: has no column of findings; it has {', '.join(columns)}")
-            raw["findings"] = marked_findings(table, marks, self.name)
+            raw["findings"], raw[UNKNOWN_COLUMN] = marked_findings(table, marks, self.name)
         is_read = "split" not in self.without and self.columns.get("split") != ""
         if is_read and "split" not in raw and list(self._streams) != ["train"]:
             splits = [place["part"].rsplit("-", 3)[0] for place in places]
