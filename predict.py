@@ -31,15 +31,18 @@ def main() -> int:
         inputs = _inputs(arguments)
         pipe = _load(arguments)
         errors: list[str] = []
+        unlinked: list[str] = []
         predictions = predict(
             pipe,
             inputs,
             batch_size=arguments.batch_size,
             operating_point=arguments.operating_point,
-            maps=arguments.maps is not None,
+            maps=arguments.maps is not None or arguments.dicom_out is not None,
         )
         watched = _watch(predictions, len(inputs), errors)
         drawn = watched if arguments.maps is None else save_maps(watched, pipe, arguments.maps)
+        if arguments.dicom_out is not None:
+            drawn = _save_reports(drawn, inputs, pipe, arguments, unlinked)
         write_predictions(drawn, arguments.format, arguments.output, pipe.model.findings)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         sys.stdout = None
@@ -49,11 +52,13 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    for place in (arguments.output, arguments.maps):
+    for place in (arguments.output, arguments.maps, arguments.dicom_out):
         if place is not None:
             print(printable(f"written: {place}"), file=sys.stderr)
     if errors:
         _list(f"predict: {len(errors)} of {len(inputs)} could not be predicted:", errors)
+    if unlinked:
+        _list("predict: films without a DICOM report:", unlinked)
     return 2 if errors else 0
 
 
@@ -85,6 +90,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--embeddings", action="store_true", help="with --source: write the network's pooled features, a list column"
     )
+    parser.add_argument(
+        "--dicom-out", type=Path, help="a folder for a structured report and a secondary capture of each DICOM film"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
     arguments = parser.parse_args()
     if (arguments.source is None) == (not arguments.paths):
@@ -94,13 +102,15 @@ def _parse() -> argparse.Namespace:
             parser.error("--source needs --output, the folder to write")
         if arguments.backend != "torch":
             parser.error("--source runs on torch: leave --backend out")
-        foreign = ("age", "sex", "view_position", "patients", "maps", "format")
+        foreign = ("age", "sex", "view_position", "patients", "maps", "dicom_out", "format")
         if given := [name for name in foreign if getattr(arguments, name) is not None]:
             parser.error(f"--source knows the patients and writes parquet: leave --{given[0].replace('_', '-')} out")
     if arguments.embeddings and arguments.source is None:
         parser.error("--embeddings goes with --source; in Python, pipe(..., embedding=True) gives them")
     if arguments.trust_remote_code and (arguments.source is not None or arguments.backend != "torch"):
         parser.error("--trust-remote-code goes with PATHs and torch")
+    if arguments.dicom_out is not None and (arguments.backend != "torch" or arguments.trust_remote_code):
+        parser.error("--dicom-out runs our code on torch: leave --backend and --trust-remote-code out")
     if arguments.backend == "torch" and Path(arguments.model).suffix == ".onnx":
         parser.error(f"{arguments.model} needs --backend onnx")
     arguments.format = arguments.format or "table"
@@ -137,6 +147,20 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
         return 2
     print(f"predicted: {tally.images:,} images in {arguments.output}")
     return 0
+
+
+def _save_reports(
+    predictions: Iterable[Prediction],
+    inputs: list[Input],
+    pipe: ChestXrayFindingsPipeline,
+    arguments: argparse.Namespace,
+    unlinked: list[str],
+) -> Iterator[Prediction]:
+    try:  # here, since findings need no highdicom
+        from cxrfpn.prediction.dicom_out import save_reports
+    except ModuleNotFoundError as error:
+        raise InputError(f"--dicom-out needs {error.name}: pip install 'cxr-densenet-fpn[reports]'") from None
+    return save_reports(predictions, inputs, pipe, arguments.dicom_out, unlinked, arguments.operating_point)
 
 
 def _load(arguments: argparse.Namespace) -> ChestXrayFindingsPipeline:

@@ -160,6 +160,14 @@ ELSEWHERE = {
     " --output-dir scores": ("tests/test_score.py", "def test_a_table_of_labels_alone_is_scored_"),
     ".venv/bin/python score.py --model . --source nih:ChestXray14 --labels nih-google:test_labels.csv"
     " --output-dir scores": ("tests/test_score.py", "def test_the_labels_of_another_table_judge_"),
+    ".venv/bin/python predict.py ward/ --dicom-out reports": (
+        "tests/test_dicom_reports.py",
+        "def written(run_python, ",
+    ),
+    ".venv/bin/python examples/orthanc_reports.py http://127.0.0.1:8042": (
+        "tests/test_orthanc.py",
+        "def test_a_film_goes_in_and_a_report_comes_out(",
+    ),
     "score.py --predictions FILE.csv --source nih:FOLDER": ("tests/test_score.py", "def test_the_metadata_of_nih_is_"),
 }
 

@@ -49,7 +49,7 @@ def picture_stem(image: str, taken: Container[str] = ()) -> str:
 
     Of a long one, or where another radiograph has taken the name (film.png and film.dcm), its end behind a checksum.
     """
-    stem = "_".join(bare(Path(image)).parts).strip("/_")
+    stem = "_".join(bare(Path(image)).parts).strip("/_.")
     if len(stem.encode()) <= LONGEST_STEM and stem not in taken:
         return stem
     checksum = hashlib.sha256(image.encode()).hexdigest()[:12]
