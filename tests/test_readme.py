@@ -164,6 +164,8 @@ ELSEWHERE = {
         "tests/test_dicom_reports.py",
         "def written(run_python, ",
     ),
+    "predict.py --dicom-out FOLDER": ("tests/test_dicom_reports.py", "def written(run_python, "),
+    "score.py --labels KIND:FILE": ("tests/test_score.py", "def test_a_table_of_labels_alone_is_scored_"),
     ".venv/bin/python examples/orthanc_reports.py http://127.0.0.1:8042": (
         "tests/test_orthanc.py",
         "def test_a_film_goes_in_and_a_report_comes_out(",
