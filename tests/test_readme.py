@@ -140,6 +140,12 @@ ELSEWHERE = {
         "tests/test_onnx.py",
         "def test_predict_gives_the_findings_of_the_pipeline(",
     ),
+    ".venv/bin/accelerate launch train.py recipes/nih.yaml --source csv:hospital.csv"
+    " --findings '[TB, Pleural Effusion]' --cohort '{protocol: patients}'"
+    f" --backbone-weights {REPO} --output-dir runs/hospital": (
+        "tests/test_own_findings.py",
+        "def run(",
+    ),
     ".venv/bin/python examples/finetune_with_trainer.py ward.csv runs/ward": (
         "tests/test_examples.py",
         "def test_finetune_with_trainer(",
