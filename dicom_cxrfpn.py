@@ -15,14 +15,14 @@ try:  # inside a package made by transformers (from_pretrained); beside the scri
     from .dicom_values_cxrfpn import shown_values
     from .frames_cxrfpn import frame_values
     from .patient_cxrfpn import Patient, unique
-    from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, stretch_to_8_bits
+    from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, printable, stretch_to_8_bits
 except ImportError:
     from dicom_header_cxrfpn import kind_notes, read_patient
     from dicom_tags_cxrfpn import text, whole
     from dicom_values_cxrfpn import shown_values
     from frames_cxrfpn import frame_values
     from patient_cxrfpn import Patient, unique
-    from pixels_cxrfpn import RadiographError, check_size, grey_of_array, stretch_to_8_bits
+    from pixels_cxrfpn import RadiographError, check_size, grey_of_array, printable, stretch_to_8_bits
 
 # Of a DICOM file that inflates, and of any other file.
 MAX_BYTES = 2**30
@@ -120,6 +120,9 @@ def _complete(dataset: Any, name: str, max_pixels: int) -> None:
     if "PixelData" not in dataset:
         kind = "is a DICOMDIR, the index of a folder" if "DirectoryRecordSequence" in dataset else "has no pixels"
         raise RadiographError(f"{name}: the DICOM file {kind}")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax:
+        raise RadiographError(f"{name}: pixels coded as {printable(syntax)} are not read; save it uncompressed")
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
     if not rows or not columns:
         raise RadiographError(f"{name}: the DICOM header does not say how many rows and columns there are")
@@ -145,7 +148,10 @@ def _grey(dataset: Any, name: str, max_pixels: int) -> tuple[np.ndarray, tuple[s
     if photometric == "PALETTE COLOR":  # the values are places in a table of colours
         from pydicom.pixels import apply_color_lut
 
-        frame = apply_color_lut(frame, dataset)
+        try:
+            frame = apply_color_lut(frame, dataset)
+        except Exception:  # pydicom raises many kinds
+            raise RadiographError(f"{name}: its palette of colours is missing or broken; export it as grey") from None
     if frame.ndim == 3:
         return grey_of_array(frame, name, max_pixels), ()
     try:

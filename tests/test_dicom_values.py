@@ -296,6 +296,19 @@ def test_encapsulated_uncompressed_and_files_without_preamble_or_suffix(film, tm
     assert_shows(read_radiograph(stored(wrapped)), film)
 
 
+def test_what_cannot_be_shown_is_refused_with_the_reason(film):
+    unknown = stored(make_dicom(film, 12)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")
+    for data, words in [
+        (unknown, "pixels coded as 1.2.840.10008.1.2.9 are not read"),
+        (stored(make_dicom(film, 12, PhotometricInterpretation="PALETTE COLOR")), "its palette of colours is missing"),
+        (stored(make_dicom(film, 12, Rows=None)), "does not say how many rows and columns"),
+        (stored(make_dicom(film, 12, BitsAllocated=24)), "pixels of 1 samples and 24 bits are not read"),
+        (stored(make_dicom(film, 12))[:-1000], "is cut short: 63,000 of 64,000 bytes of its pixels are there"),
+    ]:
+        with pytest.raises(RadiographError, match=words):
+            read_radiograph(data, "film.dcm")
+
+
 def test_pydicoms_own_files_are_read_or_refused_in_a_line_of_ours():
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     pictures, refusals = {}, {}

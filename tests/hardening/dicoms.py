@@ -205,7 +205,7 @@ def _broken_bytes(drawing: np.ndarray, deep: np.ndarray) -> dict[str, tuple[byte
         "pixels_of_4_gigabytes": (header + b"\xe0\x7f\x10\x00OW\0\0\xf0\xff\xff\xff" + bytes(64), False),
         "sequence_without_end": (header + b"\x28\x00\x10\x30SQ\0\0\xff\xff\xff\xff", False),
         "nested_deep": (header + 3000 * (b"\x28\x00\x10\x30SQ\0\0" + endless + b"\xfe\xff\x00\xe0" + endless), False),
-        "unknown_syntax": (other_syntax, None),
+        "unknown_syntax": (other_syntax, False),
         "inflates_to_2_gigabytes": (deflated[:start] + deflated_zeros(2**31), False),
         "deflated_noise": (deflated[:start] + np.random.default_rng(14).bytes(500), False),
         "rows_of_text": (plain.replace(b"\x28\x00\x10\x00US\x02\0", b"\x28\x00\x10\x00LO\x02\0"), False),
