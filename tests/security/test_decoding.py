@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from pydicom.uid import (
 )
 
 import decoding_cxrfpn
-from cxrfpn.prediction.predicting import load_pipeline
 from pixels_cxrfpn import RadiographError
 from predict import main
 from radiograph_cxrfpn import read_radiograph
@@ -154,11 +152,7 @@ def test_a_worker_holds_no_token_and_no_torch(monkeypatch, workers, sound):
     assert "numpy" in loaded and "torch" not in loaded
 
 
-def test_predict_and_archives_go_on_after_a_crash(package, sound, tmp_path, monkeypatch, capsys):
-    load_pipeline(str(package))  # which brings a copy of the modules along
-    for name in [name for name in sys.modules if name.endswith("decoding_cxrfpn")]:
-        monkeypatch.setattr(sys.modules[name], "WORKER", Path(ordered.__file__))
-        monkeypatch.setattr(sys.modules[name], "_workers", sys.modules[name]._Workers())
+def test_predict_and_archives_go_on_after_a_crash(obedient, package, sound, tmp_path, monkeypatch, capsys):
     files = {"a.dcm": sound, "b.dcm": sound + ordered.CRASH, "c.dcm": sound}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
