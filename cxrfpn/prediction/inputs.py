@@ -80,13 +80,28 @@ def find_radiographs(paths: Iterable[str]) -> Found:
             found.update(dict.fromkeys(inside))
             skipped.update(dict.fromkeys(path for path in files if path not in found))
         elif glob.has_magic(text) and not os.path.exists(text):
-            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
+            matches = _expand(text)
             if not matches:
                 raise InputError(f"{text}: matches no file")
             found.update(dict.fromkeys(path for path in matches if path.is_file()))
         else:
             found[Path(text)] = None
     return Found(list(found), list(skipped))
+
+
+def _expand(pattern: str) -> list[Path]:
+    """Expand a glob as a shell does: `*` leaves hidden files out, and `**` enters no link, as links may circle."""
+    parts = Path(pattern).parts
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    root, rest = Path(*parts[:first]), parts[first:]
+    rest = (*rest, "*") if rest[-1] == "**" else rest
+    try:
+        matches = sorted(root.glob(str(Path(*rest))))
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise InputError(f"{pattern}: cannot be expanded ({error})") from None
+    if any(part.startswith(".") for part in rest):
+        return matches
+    return [path for path in matches if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
 def read_patients(table: Path) -> PatientTable:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxrfpn.data.sources import nih, open_source
+from cxrfpn.prediction.inputs import InputError, find_radiographs
 
 IMAGES = ("00000001_000", "00000002_000")
 
@@ -65,3 +66,23 @@ def test_links_in_circles_are_walked_once(folder):
         (inside / name).symlink_to(folder)
     source = open_source(f"nih:{folder}")
     assert [row.image_id for part in source.parts() for row in source.rows(part)] == list(IMAGES)
+
+
+def test_a_glob_enters_no_circle_and_expands_as_a_shell_does(tmp_path, monkeypatch):
+    for name in ("a.png", "deep/b.png", "deep/.hidden.png", ".cache/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"an image")
+    for name in ("x", "y", "z"):
+        (tmp_path / "deep" / name).symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def found(pattern: str) -> list[str]:
+        return [str(path) for path in find_radiographs([pattern]).radiographs]
+
+    assert found("**") == found("**/*.png") == ["a.png", "deep/b.png"]
+    assert found(f"{tmp_path}/**/b.*") == [f"{tmp_path}/deep/b.png"]
+    assert found("*.png") == ["a.png"] and found("[ab].png") == ["a.png"] and found("d*/?.png") == ["deep/b.png"]
+    assert found(".cache/*") == [".cache/c.png"] and found("*/.hid*") == ["deep/.hidden.png"]
+    for pattern in ("nothing*", "a**b.png"):
+        with pytest.raises(InputError):
+            find_radiographs([pattern])
