@@ -25,7 +25,7 @@ def measure_by_table(
 
     Args:
         scored: labels and scores of N images.
-        probabilities: [N,14] calibrated, or None.
+        probabilities: [N,F] calibrated, or None.
         table: labels of some of these images.
         bootstrap: resamples of the N images' patients.
 
@@ -50,14 +50,14 @@ def measure_by_table(
     chances = _chances(scored.scores, probabilities)[common]
     patients, resamples = scored.metadata["patient_id"][common], bootstrap.of(common)
     labels: dict[str, Any] = {}
-    for finding in table.judged:
-        index = [FINDINGS.index(finding)]
-        labels[finding] = _measure(theirs[:, index[0]], own[:, index], chances[:, index], patients, resamples)
-    for name, members in table.members.items():
-        index = [FINDINGS.index(member) for member in members]
-        truth = table.groups[name].to_numpy()[rows]
-        labels[name] = _measure(truth, own[:, index], chances[:, index], patients, resamples)
-        labels[name]["members"] = list(members)
+    truths = {finding: (theirs[:, FINDINGS.index(finding)], (finding,)) for finding in table.judged}
+    truths |= {name: (table.groups[name].to_numpy()[rows], members) for name, members in table.members.items()}
+    for name, (truth, members) in truths.items():
+        # A model of other findings is measured by what it shares with the table.
+        if set(members) <= set(scored.findings):
+            index = [scored.findings.index(member) for member in members]
+            labels[name] = _measure(truth, own[:, index], chances[:, index], patients, resamples)
+            labels[name]["members"] = list(members) if len(members) > 1 else []
     return {
         "table": f"{table.kind}:{table.file.name}",
         "images": int(common.sum()),
@@ -81,7 +81,6 @@ def _measure(
     positive, negative = truth == 1, truth == 0
     own = np.where(positive | negative, own, np.nan)
     return {
-        "members": [],
         "positives": int(positive.sum()),
         "negatives": int(negative.sum()),
         "positive_patients": int(patients[positive].nunique()),
