@@ -259,7 +259,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if self.config.pooling == "scores":
             logits = pool_scores(self.score_places(levels, patient), self.config.pooling_sharpness)
         else:
-            logits = self._classify(pooled, patient)
+            logits = self.classify(pooled, patient)
         shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = CxrFpnOutput(
             loss=None if labels is None else self._loss(logits, labels, num_items_in_batch),
@@ -308,9 +308,9 @@ class CxrFpnForImageClassification(PreTrainedModel):
                 chosen = scores[:, [known.index(name) for name in findings]]
                 return pool_scores(scores, self.config.pooling_sharpness), maps_of_scores(chosen)
         with torch.inference_mode(False), torch.enable_grad():
-            shares = self._shares([level.detach().clone() for level in levels])
+            shares = self.shares([level.detach().clone() for level in levels])
             pooled = sum_shares(shares).requires_grad_()
-            logits = self._classify(pooled, self._patient(patient, pixel_values).clone())
+            logits = self.classify(pooled, self._patient(patient, pixel_values).clone())
             gradients = [
                 torch.autograd.grad(logits[:, known.index(name)].sum(), pooled, retain_graph=True)[0]
                 for name in findings
@@ -333,15 +333,16 @@ class CxrFpnForImageClassification(PreTrainedModel):
 
     def pool(self, levels: list[Tensor]) -> Tensor:
         """Pool every channel of every level over its places -> [B, levels * pyramid_channels]."""
-        return sum_shares(self._shares(levels))
+        return sum_shares(self.shares(levels))
 
     def score_places(self, levels: list[Tensor], patient: Tensor) -> Tensor:
         """Let the head score every place of the finest level -> [B,F,h,w], where `config.pooling` is "scores"."""
         finest = levels[0].to(self._head_dtype)
-        scores = self._classify(finest.flatten(2).transpose(1, 2), patient)
+        scores = self.classify(finest.flatten(2).transpose(1, 2), patient)
         return scores.transpose(1, 2).unflatten(2, finest.shape[-2:])
 
-    def _shares(self, levels: list[Tensor]) -> list[Tensor]:
+    def shares(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return what each place of each level adds to its pooled channel; of the levels' shapes."""
         return feature_shares([level.to(self._head_dtype) for level in levels], self.config.pooling_sharpness)
 
     @property
@@ -355,7 +356,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             return pixel_values.new_full((len(pixel_values), len(PATIENT_INPUTS)), math.nan, dtype=dtype)
         return patient.to(device=pixel_values.device, dtype=dtype)
 
-    def _classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
+    def classify(self, pooled: Tensor, patient: Tensor) -> Tensor:
         """Read pooled features [B,C], or those of many places [B,P,C], and the patient [B,3] -> [B,F] or [B,P,F]."""
         # Never in autocast's bf16, whose 8 bits would leave a few hundred different scores, and many a tie.
         with torch.autocast(pooled.device.type, enabled=False):

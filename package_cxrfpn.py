@@ -89,3 +89,9 @@ def weights_digest(tensors: Mapping[str, Any]) -> str | None:
             value = value.to(torch.bfloat16).contiguous().view(torch.int16)
         digest.update(value.contiguous().numpy())
     return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

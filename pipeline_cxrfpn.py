@@ -1,7 +1,6 @@
 """THE inference path: radiograph and patient -> findings with scores, probabilities, thresholds and calls."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class ChestXrayFindingsPipeline(Pipeline):
     def _forward(self, model_inputs: dict[str, Any], maps: bool = False, embedding: bool = False) -> dict[str, Any]:
         answer = {"notes": model_inputs.get("notes", ())}
         pixel_values = model_inputs["pixel_values"].to(self.model.dtype).contiguous(memory_format=torch.channels_last)
-        with _fastest_precision(pixel_values.device, self.model.dtype):
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(pixel_values.device, self.model.dtype)):
             if embedding or not maps:
                 output = self.model(pixel_values, model_inputs["patient"])
                 answer["logits"] = output.logits.float()
@@ -178,8 +177,6 @@ def cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _fastest_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> AbstractContextManager:
-    """Mixed precision where it is faster; weights that are not in single precision are used as they are."""
-    if dtype == torch.float32 and device.type == "cpu" and cpu_multiplies_bf16():
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-    return nullcontext()
+def uses_bf16(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether convolutions are computed in bf16; weights that are not in single precision are used as they are."""
+    return dtype == torch.float32 and device.type == "cpu" and cpu_multiplies_bf16()

@@ -1,53 +1,57 @@
 """Findings of radiographs: predict.py radiograph.png other.dcm folder/ 'archive/**/*.png' --format json"""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from cxrfpn.choices import FORM_NAMES
+from engine_cxrfpn import AUTO, BACKENDS, load_engine
 
-from cxrfpn.prediction.inputs import Input, InputError, find_radiographs, match_patients, read_patients
-from cxrfpn.prediction.maps import save_maps
-from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
-from cxrfpn.prediction.predicting import Prediction, predict
-from cxrfpn.prediction.tables import FORMS, write_predictions
-from loading_cxrfpn import load_pipeline
-from patient_cxrfpn import Patient
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
-from pixels_cxrfpn import printable
+if TYPE_CHECKING:
+    from cxrfpn.prediction.inputs import Input
+    from cxrfpn.prediction.predicting import Prediction
+    from engine_cxrfpn import Engine
 
 ROOT = Path(__file__).resolve().parent
 # Files that are named where many are skipped.
 LISTED = 10
-BACKENDS = ("torch", "onnx")
 
 
 def main() -> int:
     arguments = _parse()
+    # Only now, since --help and wrong usage need none of it.
+    from cxrfpn.prediction.maps import save_maps
+    from cxrfpn.prediction.predicting import predict
+    from cxrfpn.prediction.tables import write_predictions
+    from pixels_cxrfpn import printable
+
     try:
         if arguments.source is not None:
             return _predict_archive(arguments)
         inputs = _inputs(arguments)
-        pipe = _load(arguments)
+        engine = load_engine(arguments.model, arguments.backend, trust_remote_code=arguments.trust_remote_code)
         errors: list[str] = []
         unlinked: list[str] = []
         predictions = predict(
-            pipe,
+            engine,
             inputs,
             batch_size=arguments.batch_size,
             operating_point=arguments.operating_point,
             maps=arguments.maps is not None or arguments.dicom_out is not None,
         )
         watched = _watch(predictions, len(inputs), errors)
-        drawn = watched if arguments.maps is None else save_maps(watched, pipe, arguments.maps)
+        drawn = watched if arguments.maps is None else save_maps(watched, engine, arguments.maps)
         if arguments.dicom_out is not None:
-            drawn = _save_reports(drawn, inputs, pipe, arguments, unlinked)
-        write_predictions(drawn, arguments.format, arguments.output, pipe.model.findings)
+            drawn = _save_reports(drawn, inputs, engine, arguments, unlinked)
+        write_predictions(drawn, arguments.format, arguments.output, engine.findings)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         sys.stdout = None
         return 0
-    except (InputError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(printable(f"predict: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -81,10 +85,14 @@ def _parse() -> argparse.Namespace:
         help="run the modules of the model's package instead of ours; from the Hub at a commit only, org/name@COMMIT",
     )
     parser.add_argument(
-        "--backend", choices=BACKENDS, default="torch", help="onnx for a file of publish.py --onnx (torch)"
+        "--backend",
+        choices=BACKENDS,
+        default=AUTO,
+        help="what runs the network: torch, or onnx (onnxruntime) or openvino with a file of publish.py --onnx beside "
+        "the model; auto, the default, takes the fastest that is there",
     )
     parser.add_argument("--operating-point", help="whose thresholds to call by (the model's default)")
-    parser.add_argument("--format", choices=list(FORMS), help="the form of the answer (table)")
+    parser.add_argument("--format", choices=FORM_NAMES, help="the form of the answer (table)")
     parser.add_argument("--output", type=Path, help="a file to write (standard output)")
     parser.add_argument("--maps", type=Path, help="a folder for pictures of where each positive finding was seen")
     parser.add_argument(
@@ -100,19 +108,15 @@ def _parse() -> argparse.Namespace:
     if arguments.source is not None:
         if arguments.output is None:
             parser.error("--source needs --output, the folder to write")
-        if arguments.backend != "torch":
-            parser.error("--source runs on torch: leave --backend out")
         foreign = ("age", "sex", "view_position", "patients", "maps", "dicom_out", "format")
         if given := [name for name in foreign if getattr(arguments, name) is not None]:
             parser.error(f"--source knows the patients and writes parquet: leave --{given[0].replace('_', '-')} out")
     if arguments.embeddings and arguments.source is None:
         parser.error("--embeddings goes with --source; in Python, pipe(..., embedding=True) gives them")
-    if arguments.trust_remote_code and (arguments.source is not None or arguments.backend != "torch"):
+    if arguments.trust_remote_code and (arguments.source is not None or arguments.backend not in (AUTO, "torch")):
         parser.error("--trust-remote-code goes with PATHs and torch")
-    if arguments.dicom_out is not None and (arguments.backend != "torch" or arguments.trust_remote_code):
-        parser.error("--dicom-out runs our code on torch: leave --backend and --trust-remote-code out")
-    if arguments.backend == "torch" and Path(arguments.model).suffix == ".onnx":
-        parser.error(f"{arguments.model} needs --backend onnx")
+    if arguments.dicom_out is not None and arguments.trust_remote_code:
+        parser.error("--dicom-out runs our code: leave --trust-remote-code out")
     arguments.format = arguments.format or "table"
     if arguments.patients and (arguments.age, arguments.sex, arguments.view_position) != (None, None, None):
         parser.error("give either --patients or --age, --sex and --view-position")
@@ -132,9 +136,10 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             operating_point=arguments.operating_point,
             embeddings=arguments.embeddings,
+            backend=arguments.backend,
         )
     except ModuleNotFoundError as error:
-        raise InputError(f"--source needs {error.name}: pip install 'cxr-densenet-fpn[train]'") from None
+        raise ValueError(f"--source needs {error.name}: pip install 'cxr-densenet-fpn[train]'") from None
     if tally is None:  # one of several processes, of which the first one reports
         return 0
     if tally.unreadable:
@@ -152,24 +157,22 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
 def _save_reports(
     predictions: Iterable[Prediction],
     inputs: list[Input],
-    pipe: ChestXrayFindingsPipeline,
+    engine: Engine,
     arguments: argparse.Namespace,
     unlinked: list[str],
 ) -> Iterator[Prediction]:
     try:  # here, since findings need no highdicom
         from cxrfpn.prediction.dicom_out import save_reports
     except ModuleNotFoundError as error:
-        raise InputError(f"--dicom-out needs {error.name}: pip install 'cxr-densenet-fpn[reports]'") from None
-    return save_reports(predictions, inputs, pipe, arguments.dicom_out, unlinked, arguments.operating_point)
-
-
-def _load(arguments: argparse.Namespace) -> ChestXrayFindingsPipeline:
-    if arguments.backend == "onnx":
-        return load_onnx_pipeline(arguments.model)
-    return load_pipeline(arguments.model, trust_remote_code=arguments.trust_remote_code)
+        raise ValueError(f"--dicom-out needs {error.name}: pip install 'cxr-densenet-fpn[reports]'") from None
+    return save_reports(predictions, inputs, engine, arguments.dicom_out, unlinked, arguments.operating_point)
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Input]:
+    from cxrfpn.prediction.inputs import Input, find_radiographs, match_patients, read_patients
+    from patient_cxrfpn import Patient
+    from pixels_cxrfpn import printable
+
     found = find_radiographs(arguments.paths)
     if skipped := [path for path in found.skipped if path != arguments.patients]:
         names = ", ".join(printable(path.name) for path in skipped[:LISTED])
@@ -193,10 +196,14 @@ def _inputs(arguments: argparse.Namespace) -> list[Input]:
 
 def _list(title: str, lines: Iterable[str]) -> None:
     """Print lines on standard error, of which none may hold a command to the terminal."""
+    from pixels_cxrfpn import printable
+
     print(title, *map(printable, lines), sep="\n  ", file=sys.stderr)
 
 
 def _watch(predictions: Iterable[Prediction], count: int, errors: list[str]) -> Iterator[Prediction]:
+    from tqdm import tqdm
+
     for prediction in tqdm(predictions, total=count, unit=" images", desc="predicting", delay=2, file=sys.stderr):
         if prediction.error is not None:
             errors.append(prediction.error)

@@ -1,16 +1,25 @@
 """Stream a source once into small shards: prepare.py --source timm/nih-chest-xray-14 --output data/nih"""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cxrfpn.data.preparing import SKIPPED, Prepared, PrepareError, prepare
-from cxrfpn.data.pushing import push_to_hub
-from cxrfpn.data.sources import DEFAULT_SOURCE, SourceError, add_columns_option, open_source
+from cxrfpn.choices import DEFAULT_SOURCE, add_columns_option
+
+if TYPE_CHECKING:
+    from cxrfpn.data.preparing import Prepared
 
 
 def main() -> int:
     arguments = _parse()
+    # Only now, since --help and wrong usage need none of it.
+    from cxrfpn.data.preparing import PrepareError, prepare
+    from cxrfpn.data.pushing import push_to_hub
+    from cxrfpn.data.sources import SourceError, open_source
+
     try:
         source = open_source(arguments.source, columns=arguments.columns)
         prepared = prepare(source, arguments.output, arguments.size, arguments.processes, arguments.seed)
@@ -56,6 +65,8 @@ def _positive(text: str) -> int:
 
 
 def _report(prepared: Prepared) -> None:
+    from cxrfpn.data.preparing import SKIPPED
+
     if prepared.skipped:
         unreadable = f"{len(prepared.skipped)} images could not be read and are listed in {prepared.folder / SKIPPED}"
         print(f"prepare: {unreadable}", file=sys.stderr)

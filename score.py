@@ -1,24 +1,28 @@
 """Score a model, or anyone's predictions: score.py --model . --source parquet:FOLDER [--split test]"""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.cohort import PROTOCOLS
-from cxrfpn.data.label_tables import LABEL_TABLES, LabelTableSource, open_label_table
-from cxrfpn.data.sources import add_columns_option, open_source
-from cxrfpn.evaluation.reporting import Asked, Report, save_checklist, save_report, score_model, score_predictions
-from cxrfpn.evaluation.scoring import SPLITS, Settings, read_prevalence
-from cxrfpn.evaluation.thresholds import MIN_PRECISION
-from loading_cxrfpn import load_pipeline
+from cxrfpn.choices import LABEL_TABLE_NAMES, MIN_PRECISION, PROTOCOL_NAMES, SPLITS, add_columns_option
+from engine_cxrfpn import AUTO, BACKENDS, load_engine
+from findings_cxrfpn import FINDINGS
+
+if TYPE_CHECKING:
+    from cxrfpn.evaluation.reporting import Report
 
 ROOT = Path(__file__).resolve().parent
 
 
 def main() -> int:
     arguments = _parse()
+    # Only now, since --help and wrong usage need none of it.
+    from cxrfpn.evaluation.reporting import save_checklist, save_report
+
     try:
         report = _score(arguments)
         if arguments.no_examples:
@@ -58,11 +62,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--labels",
         metavar="KIND:FILE",
-        help=f"the table of labels of another test set, a KIND of {', '.join(LABEL_TABLES)}: without --source its "
+        help=f"the table of labels of another test set, a KIND of {', '.join(LABEL_TABLE_NAMES)}: without --source its "
         "images are scored, which lie in its folder; with --source the same scores are measured by these labels too",
     )
     parser.add_argument("--split", choices=SPLITS, help="which images (test; all of a table of labels)")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="official", help="whose splits (official)")
+    parser.add_argument("--protocol", choices=PROTOCOL_NAMES, default="official", help="whose splits (official)")
     parser.add_argument("--output-dir", type=Path, default=Path("scores"), help="a folder for all that comes (scores)")
     parser.add_argument("--thresholds", type=Path, help="a thresholds.json to call predictions by (0.5)")
     parser.add_argument(
@@ -75,6 +79,9 @@ def _parse() -> argparse.Namespace:
         f"{MIN_PRECISION})",
     )
     parser.add_argument("--prevalence", help="bring probabilities to it: observed, or a JSON file {finding: share}")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default=AUTO, help="what runs the network, as of predict.py (auto)"
+    )
     parser.add_argument("--name", help="what the card calls the model (its Hub id, or its folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--resample-images", action="store_true", help="resample images, not patients: too narrow")
@@ -101,6 +108,12 @@ def _parse() -> argparse.Namespace:
 
 
 def _score(arguments: argparse.Namespace) -> Report:
+    from cxrfpn.data.cohort import PROTOCOLS
+    from cxrfpn.data.label_tables import LabelTableSource, open_label_table
+    from cxrfpn.data.sources import open_source
+    from cxrfpn.evaluation.reporting import Asked, score_model, score_predictions
+    from cxrfpn.evaluation.scoring import Settings, read_prevalence
+
     settings = Settings(
         resamples=arguments.resamples,
         resample_images=arguments.resample_images,
@@ -109,10 +122,10 @@ def _score(arguments: argparse.Namespace) -> Report:
     labels = open_label_table(arguments.labels) if arguments.labels else None
     if labels is not None:
         print(labels.summary(), file=sys.stderr)
-    pipe = None
+    engine = None
     if not arguments.predictions:
-        pipe = load_pipeline(arguments.model, trust_remote_code=arguments.trust_remote_code)
-    findings = FINDINGS if pipe is None else pipe.model.findings
+        engine = load_engine(arguments.model, arguments.backend, trust_remote_code=arguments.trust_remote_code)
+    findings = FINDINGS if engine is None else engine.findings
     asked = Asked(
         source=open_source(arguments.source, columns=arguments.columns, findings=findings)
         if arguments.source
@@ -124,9 +137,9 @@ def _score(arguments: argparse.Namespace) -> Report:
         minimum_precision=arguments.minimum_precision,
         labels=labels,
     )
-    if pipe is None:
+    if engine is None:
         return score_predictions(arguments.predictions, asked, arguments.thresholds)
-    return score_model(pipe, asked, arguments.batch_size, arguments.name)
+    return score_model(engine, asked, arguments.batch_size, arguments.name)
 
 
 if __name__ == "__main__":

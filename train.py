@@ -4,21 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from cxrfpn.data.preparing import PrepareError
-from cxrfpn.data.schema import SourceError
-from cxrfpn.training.allocator import keep_freed_memory
-from cxrfpn.training.backbone import BackboneError
-from cxrfpn.training.checkpoint import CheckpointError
-from cxrfpn.training.loop import Stopped, TrainingError, train
-from cxrfpn.training.recipe import RecipeError, read_recipe
-from cxrfpn.training.run import LaunchError
-from thresholds_cxrfpn import PackageError
-
 
 def main() -> int:
     arguments, overrides = _parse()
+    # Only now, since --help and wrong usage need none of it.
+    import torch
+
+    from cxrfpn.data.preparing import PrepareError
+    from cxrfpn.data.schema import SourceError
+    from cxrfpn.training.allocator import keep_freed_memory
+    from cxrfpn.training.backbone import BackboneError
+    from cxrfpn.training.checkpoint import CheckpointError
+    from cxrfpn.training.loop import Stopped, TrainingError, train
+    from cxrfpn.training.recipe import RecipeError, read_recipe
+    from cxrfpn.training.run import LaunchError
+    from thresholds_cxrfpn import PackageError
+
     folder = arguments.output_dir or Path("runs") / arguments.recipe.stem
     if not torch.cuda.is_available():
         keep_freed_memory()

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import pipeline
 from transformers.image_utils import SizeDict
-from transformers.utils import logging
 
 from benchmarks.ratio import Row, time_ratio
 from cxrfpn.prediction.inputs import Input
 from cxrfpn.prediction.predicting import predict
+from loading_cxrfpn import load_pipeline
 from modeling_cxrfpn import CxrFpnForImageClassification
+from torch_engine_cxrfpn import TorchEngine
 
 MODEL = str(Path(__file__).resolve().parents[1])
 FOLDER_OF = 64
@@ -23,8 +23,7 @@ REPORT_SIZE = 224
 
 def measure() -> list[Row]:
     """The released model on files of 1024 x 1024 pixels, NIH's own size and kind (PNG)."""
-    logging.disable_progress_bar()
-    pipe = pipeline("chest-xray-findings", model=MODEL, trust_remote_code=True)
+    pipe = load_pipeline(MODEL)
     with tempfile.TemporaryDirectory() as folder:
         files = [write_drawing(Path(folder) / f"{index:02}.png", index) for index in range(FOLDER_OF)]
         folder_row, own_size = _a_folder(pipe, files), pipe.image_processor.size.height
@@ -55,7 +54,7 @@ def _one_radiograph(pipe, file: Path, size: int) -> Row:
 def _a_folder(pipe, files: list[Path]) -> Row:
     inputs = [Input(file) for file in files]
     ratio, ours, theirs = time_ratio(
-        lambda: list(predict(pipe, inputs)), lambda: [pipe(file) for file in files], rounds=5
+        lambda: list(predict(TorchEngine(pipe), inputs)), lambda: [pipe(file) for file in files], rounds=5
     )
     return Row(
         f"a folder of {FOLDER_OF} radiographs / {FOLDER_OF} single calls",

@@ -1,7 +1,6 @@
 """Files that are there whole or not at all, whatever happens while they are written."""
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,12 +43,6 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_atomically` of a text, in UTF-8."""
     write_atomically(path, text.encode())
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -37,7 +37,7 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
         """
         name = clean_name(Path(image or "").name)
         try:
-            thresholds = reader.pipe.thresholds.at(operating_point or None)
+            thresholds = reader.engine.thresholds.at(operating_point or None)
             reading = reader.read(read_upload(_given(image)), _known(age, sex, view_position))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -46,7 +46,7 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
     def predict_batch(images: list[str], operating_point: str | None = None) -> list[dict[str, Any]]:
         """Return the findings of up to 200 radiographs, or zips of them; an error for a file that cannot be used."""
         try:
-            thresholds = reader.pipe.thresholds.at(operating_point or None)
+            thresholds = reader.engine.thresholds.at(operating_point or None)
             rows = list(read_rows(reader, Batch(_given(images))))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -62,8 +62,8 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
     age = gr.Number(None, label="age", visible=False)
     sex = gr.Radio([UNKNOWN, *SEXES], value=UNKNOWN, label="sex", visible=False)
     view_position = gr.Radio([UNKNOWN, *VIEW_POSITIONS], value=UNKNOWN, label="view_position", visible=False)
-    names = list(reader.pipe.thresholds.operating_points)
-    operating_point = gr.Dropdown(names, value=reader.pipe.thresholds.default, label="operating_point", visible=False)
+    names = list(reader.engine.thresholds.operating_points)
+    operating_point = gr.Dropdown(names, value=reader.engine.thresholds.default, label="operating_point", visible=False)
     answer = gr.JSON(label="findings", visible=False)
     gr.Button(visible=False).click(
         predict, [image, age, sex, view_position, operating_point], answer, api_name="predict", **limits["reading"]

@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from engine_cxrfpn import Engine
+
 # Where a package keeps its figures: the released one in a folder, a run at its root.
 FOLDERS = ("results/", "")
 PLOTS = {
@@ -26,11 +28,11 @@ class Figures:
     """metrics.json of a package, and its plots; empty where there are none.
 
     Args:
-        pipe: the pipeline whose package is asked; works for a folder and for a Hub id.
+        engine: the model whose package is asked; works for a folder and for a Hub id.
     """
 
-    def __init__(self, pipe: Any):
-        self._file = pipe.package_file
+    def __init__(self, engine: Engine):
+        self._file = engine.package_file
         self._folder, path = next(
             ((folder, path) for folder in FOLDERS if (path := self._file(f"{folder}metrics.json"))), ("", None)
         )

@@ -5,11 +5,11 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
 
 from demo.page import build
 from demo.serving import serve
 from demo.sweeping import start_sweeping, upload_folder
+from engine_cxrfpn import Engine
 
 
 class AddressError(OSError):
@@ -41,10 +41,10 @@ def _try_to_bind(host: str, port: int) -> None:
         raise AddressError(f"cannot listen on {host}, port {port} ({reason}); set HOST or PORT to another") from None
 
 
-def launch(pipe: Any, host: str, port: int) -> None:
-    """Serve the page around a pipeline until the process is stopped; its uploads go with it."""
+def launch(engine: Engine, host: str, port: int) -> None:
+    """Serve the page around a model until the process is stopped; its uploads go with it."""
     # A service is stopped by SIGTERM, which by itself ends a process on the spot and leaves its uploads behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with contextlib.suppress(KeyboardInterrupt), upload_folder() as folder:
         start_sweeping(folder)
-        serve(build(pipe), host, port)
+        serve(build(engine), host, port)

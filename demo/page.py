@@ -20,6 +20,7 @@ from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
 from demo.sweeping import LIVE
 from demo.uploads import MAX_FILES, Batch, read_upload
 from dicom_cxrfpn import is_dicom
+from engine_cxrfpn import Engine
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 HERE = Path(__file__).parent
@@ -42,20 +43,20 @@ in a DICOM header is shown or kept. Labels of the training data were mined from 
 diagnosis.</footer>"""
 
 
-def build(pipe: Any) -> gr.Blocks:
-    """Return the page around one pipeline.
+def build(engine: Engine) -> gr.Blocks:
+    """Return the page around one model.
 
     Args:
-        pipe: a pipeline "chest-xray-findings".
+        engine: the model, as `load_engine` gives it.
     """
-    reader, figures = Reader(pipe), Figures(pipe)
-    points = describe_points(pipe.thresholds, figures)
-    shared = {"points": points, "default_point": pipe.thresholds.default}
+    reader, figures = Reader(engine), Figures(engine)
+    points = describe_points(engine.thresholds, figures)
+    shared = {"points": points, "default_point": engine.thresholds.default}
     with gr.Blocks(title="Chest radiograph findings", analytics_enabled=False) as page:
         gr.HTML(HEADER, padding=False)
         with gr.Tabs():
             with gr.Tab("One image", id="one"):
-                _one_image(reader, shared | {"model": model_name(pipe), "measured": figures.measured_on()})
+                _one_image(reader, shared | {"model": model_name(engine), "measured": figures.measured_on()})
             with gr.Tab("Many images", id="many"):
                 _many_images(reader, shared)
             with gr.Tab("The model", id="model") as tab:
@@ -73,9 +74,10 @@ def build(pipe: Any) -> gr.Blocks:
     return page
 
 
-def model_name(pipe: Any) -> str:
+def model_name(engine: Engine) -> str:
     """Return how the page names the model: a Hub id, or the name of its folder without the path."""
-    source = Path(str(pipe.model.name_or_path))
+    source = Path(engine.source)
+    source = source.parent if source.suffix == ".onnx" else source
     if not source.exists():
         return str(source)
     return PROJECT if source.resolve() == HERE.parent.resolve() else source.resolve().name
@@ -165,7 +167,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
         html_template="<div class='batch-root'></div>",
         js_on_load=_script("batch.js"),
         elem_id="batch",
-        findings=list(reader.pipe.model.findings),
+        findings=list(reader.engine.findings),
         **props,
     )
 

@@ -15,6 +15,7 @@ from demo.gate import Gate
 from demo.nih import label_of
 from demo.uploads import Upload
 from dicom_cxrfpn import is_deflated, read_dicom_patient
+from engine_cxrfpn import Engine
 from overlay_cxrfpn import GLOW
 from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
 
@@ -37,14 +38,14 @@ class Reading:
 
 
 class Reader:
-    """Read uploads through one pipeline.
+    """Read uploads through one engine.
 
     Args:
-        pipe: a pipeline "chest-xray-findings".
+        engine: the model, as `load_engine` gives it.
     """
 
-    def __init__(self, pipe: Any):
-        self.pipe = pipe
+    def __init__(self, engine: Engine):
+        self.engine = engine
         self.gate = Gate.load()
 
     def patient_in(self, upload: Upload) -> dict[str, Any]:
@@ -65,12 +66,12 @@ class Reader:
             ValueError: an upload or a patient that cannot be used, in one line.
         """
         radiograph = replace(self._decode(upload), **patient)
-        findings = self.pipe(radiograph, maps=maps)
+        findings = self.engine(radiograph, maps=maps)
         known = radiograph.patient.values()
         return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
 
     def _decode(self, upload: Upload) -> Any:
-        return self.pipe.image_processor.read(upload.data, name=upload.name, max_pixels=MAX_PIXELS)
+        return self.engine.read(upload.data, upload.name, MAX_PIXELS)
 
     def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
         """Return what the page draws: the reading, its picture and its maps as data URLs; no path and no header."""
@@ -95,9 +96,7 @@ class Reader:
         if not finding["map"].any():
             return {**shown, "map": None}
         scale = MAP_SIDE / max(width, height)
-        placed = self.pipe.image_processor.place_map(
-            finding["map"], max(8, round(height * scale)), max(8, round(width * scale))
-        )
+        placed = self.engine.place_map(finding["map"], max(8, round(height * scale)), max(8, round(width * scale)))
         return {**shown, "map": _data_url(_layer(placed), "PNG", transparency=bytes(range(256)), compress_level=3)}
 
 

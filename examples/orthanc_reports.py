@@ -19,8 +19,7 @@ from pathlib import Path
 from cxrfpn.prediction.dicom_out import model_version, read_header, report_film
 from cxrfpn.prediction.inputs import Input
 from cxrfpn.prediction.predicting import predict
-from loading_cxrfpn import load_pipeline
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from engine_cxrfpn import Engine, load_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of radiographs. The outputs are SR and OT, so that they do not come back in.
@@ -58,17 +57,17 @@ def is_chest_film(tags: dict[str, str]) -> bool:
     return tags.get("Modality") in MODALITIES and str(tags.get("BodyPartExamined", "")).upper() in BODY_PARTS
 
 
-def report_instance(orthanc: Orthanc, pipe: ChestXrayFindingsPipeline, instance: str) -> str:
+def report_instance(orthanc: Orthanc, engine: Engine, instance: str) -> str:
     """Store the report and the capture of one film, and return a line that says what became of it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.dcm"
         path.write_bytes(orthanc.ask(f"/instances/{instance}/file"))
-        (prediction,) = predict(pipe, [Input(path)], maps=True)
+        (prediction,) = predict(engine, [Input(path)], maps=True)
         film = read_header(path)
     if prediction.error is not None or film is None:
         return f"{instance}: {prediction.error or 'no DICOM header'}"
     try:
-        made = report_film(film, prediction, pipe, model_version(pipe))
+        made = report_film(film, prediction, engine, model_version(engine))
     except Exception as error:  # a header may hold anything; the next film waits
         return f"{instance}: no report can be linked to its header ({error})"
     for dataset in made.values():
@@ -78,7 +77,7 @@ def report_instance(orthanc: Orthanc, pipe: ChestXrayFindingsPipeline, instance:
     return f"{instance}: report stored"
 
 
-def watch(orthanc: Orthanc, pipe: ChestXrayFindingsPipeline, since: int) -> int:
+def watch(orthanc: Orthanc, engine: Engine, since: int) -> int:
     """Report every chest film among the changes after `since`; return the last one seen."""
     while True:
         changes = orthanc.changes(since)
@@ -87,7 +86,7 @@ def watch(orthanc: Orthanc, pipe: ChestXrayFindingsPipeline, since: int) -> int:
                 try:
                     tags = json.loads(orthanc.ask(f"/instances/{change['ID']}/simplified-tags"))
                     if is_chest_film(tags):
-                        print(report_instance(orthanc, pipe, change["ID"]), flush=True)
+                        print(report_instance(orthanc, engine, change["ID"]), flush=True)
                 except urllib.error.HTTPError as error:
                     print(f"{change['ID']}: Orthanc answers {error.code} (deleted meanwhile?)", flush=True)
         since = changes["Last"]
@@ -101,12 +100,12 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
     parser.add_argument("--since", type=int, help="start after this change: 0 for every film that is there (now)")
     arguments = parser.parse_args()
-    orthanc, pipe = Orthanc(arguments.url), load_pipeline(arguments.model)
+    orthanc, engine = Orthanc(arguments.url), load_engine(arguments.model)
     since = orthanc.last_change() if arguments.since is None else arguments.since
     print(f"watching {arguments.url} after change {since}", flush=True)
     while True:
         try:
-            since = watch(orthanc, pipe, since)
+            since = watch(orthanc, engine, since)
         except OSError as error:  # Orthanc is restarting, say; nothing is lost, since changes are numbered
             print(f"{arguments.url}: {error}; trying again", flush=True)
         time.sleep(POLL_SECONDS)

@@ -255,11 +255,11 @@ import sys
 from pathlib import Path
 from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.parts import predict_parts
-from loading_cxrfpn import load_pipeline
-pipe = load_pipeline(sys.argv[1])
+from engine_cxrfpn import load_engine
+engine = load_engine(sys.argv[1])
 for name in sys.argv[2:]:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was before
-    predict_parts(pipe, open_source(name), {"00.parquet": Path(name.removeprefix("parquet:"), "out")})
+    predict_parts(engine, open_source(name), {"00.parquet": Path(name.removeprefix("parquet:"), "out")})
     print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10)  # MB
 """
 

@@ -15,7 +15,7 @@ from cxrfpn.prediction.dicom_out import save_reports
 from cxrfpn.prediction.dicom_report import linking_header
 from cxrfpn.prediction.inputs import Input
 from cxrfpn.prediction.predicting import predict
-from loading_cxrfpn import load_pipeline
+from engine_cxrfpn import load_engine
 from tests.hardening.dicoms import make_dicom
 
 LINKED = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.4.5", "PatientID": "ward-7"}
@@ -60,7 +60,7 @@ def written(run_python, package, drawing, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipe(package):
-    return load_pipeline(str(package))
+    return load_engine(str(package))
 
 
 def test_a_report_says_what_the_pipeline_says(written, pipe):

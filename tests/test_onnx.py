@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +18,8 @@ import predict
 import publish
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sources import open_source
-from cxrfpn.prediction.onnx_backend import load_onnx_pipeline
 from cxrfpn.publishing import onnx_export, quantising
-from cxrfpn.publishing.onnx_export import WEIGHTS_KEY
+from exported_cxrfpn import BF16_KEY, DIGEST_KEY, INT8_KEY, OnnxRuntimeEngine, OpenVinoEngine
 from loading_cxrfpn import load_pipeline
 from package_cxrfpn import weights_digest
 from patient_cxrfpn import Patient
@@ -67,8 +65,8 @@ def assert_same_logits(package: Path, file: Path, images: list, patients: list[t
         expected = pipe.model(**inputs).logits.numpy()
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
-    (together,) = session.run(None, arrays)
-    (alone,) = session.run(None, {name: array[:1] for name, array in arrays.items()})
+    (together,) = session.run(["logits"], arrays)
+    (alone,) = session.run(["logits"], {name: array[:1] for name, array in arrays.items()})
     assert np.ptp(expected, axis=0).min() > 1e-3  # different images have different answers, so that equality says much
     assert together == pytest.approx(expected, abs=1e-4) and alone == pytest.approx(expected[:1], abs=1e-4)
 
@@ -106,7 +104,7 @@ def test_the_file_says_all_that_a_package_says_and_nothing_of_this_machine(expor
     told = session.get_modelmeta().custom_metadata_map
     assert told["thresholds.json"] == (package / "thresholds.json").read_text()
     assert json.loads(told["findings"]) == list(FINDINGS) and told["image_size"] == "64"
-    assert told[WEIGHTS_KEY] == weights_digest(load_file(package / "model.safetensors"))
+    assert told[DIGEST_KEY] == weights_digest(load_file(package / "model.safetensors"))
     content = exported.read_bytes()
     assert str(ROOT).encode() not in content and b"modeling_cxrfpn" not in content
 
@@ -115,7 +113,8 @@ def test_predict_gives_the_findings_of_the_pipeline(exported, package, film, cap
     """Calls, thresholds and probabilities too, of a patient half unknown; the file may lie in a folder."""
     pipe = load_pipeline(str(package))
     with torch.inference_mode():  # not by the pipeline itself, which may work in bf16
-        logits = pipe.model(**pipe.preprocess({"image": film, "age": 63, "view_position": "AP"})).logits
+        inputs = pipe.preprocess({"image": film, "age": 63, "view_position": "AP"})
+        logits = pipe.model(inputs["pixel_values"], inputs["patient"]).logits
     expected = pipe.postprocess({"logits": logits}, operating_point="youden")
     asked = ["--age", 63, "--view-position", "AP", "--operating-point", "youden", "--format", "json"]
     for model in (exported, exported.parent):
@@ -140,8 +139,9 @@ def test_a_batch_with_an_unreadable_file_in_it(exported, film, tmp_path, capsys)
         (["--backend", "onnx", "--model", "empty"], "empty/model.onnx: no such file; publish.py RUN --onnx"),
         (["--backend", "onnx", "--model", "broken.onnx"], "broken.onnx: onnxruntime cannot load it"),
         (["--backend", "onnx", "--model", "foreign.onnx"], "foreign.onnx: its metadata lack findings, thresholds.json"),
-        (["--backend", "onnx", "--model", "model.onnx", "--maps", "maps"], "leave out --backend onnx"),
-        (["--model", "model.onnx"], "model.onnx needs --backend onnx"),
+        (["--backend", "openvino", "--model", "broken.onnx"], "broken.onnx: OpenVINO cannot load it"),
+        (["--backend", "openvino", "--model", "foreign.onnx"], "foreign.onnx: its metadata lack findings, thresholds."),
+        (["--backend", "torch", "--model", "model.onnx"], "model.onnx: torch reads no ONNX files; leave --backend"),
     ],
 )
 def test_wrong_use_of_predict_is_one_clear_line(exported, film, monkeypatch, capsys, arguments, said):
@@ -222,17 +222,40 @@ def test_int8_is_measured_and_kept_or_refused(exported, package, film, tmp_path,
     assert code == 0, err
     kinds = {each.data_type for each in onnx.load(path).graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
-    int8, floating = (load_onnx_pipeline(str(each)) for each in (path, exported))
-    told = dict(int8.model.metadata)
-    judgement = json.loads(told.pop(quantising.JUDGEMENT_KEY))
-    assert told.items() >= floating.model.metadata.items()
-    assert judgement["split"] == "test" and judgement["all"]["images"] > 10
-    scores = [{each["label"]: each["score"] for each in pipe({"image": film, **PATIENT})} for pipe in (int8, floating)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.02) and scores[0] != scores[1]
+    engines = [OnnxRuntimeEngine(path), OpenVinoEngine(path), OnnxRuntimeEngine(exported)]
+    assert [engine.precision for engine in engines] == ["int8", "int8", "fp32"]
+    metadata = dict(engines[0].metadata)
+    figures = json.loads(metadata.pop(INT8_KEY))
+    assert metadata.items() >= engines[2].metadata.items()
+    assert figures["split"] == "test" and figures["all"]["images"] > 10
+    scores = [{each["label"]: each["score"] for each in engine({"image": film, **PATIENT})} for engine in engines]
+    for int8 in scores[:2]:
+        assert int8 == pytest.approx(scores[2], abs=0.02) and int8 != scores[2]
+
+
+@pytest.mark.parametrize("limit", [1.0, -1.0])
+def test_bf16_is_measured_and_allowed_or_refused(exported, package, film, tmp_path, monkeypatch, capsys, limit):
+    if not OpenVinoEngine(exported).multiplies_bf16():
+        pytest.skip("this CPU does not multiply bf16")
+    monkeypatch.setattr(quantising, "LARGEST_FALL", limit)
+    path = tmp_path / "bf16.onnx"
+    code = run(publish, package, "--onnx", path, "--bf16", "phantom:120")
+    out, err = capsys.readouterr()
+    assert "bf16 on" in (err if limit < 0 else out) and "mean AUROC" in out + err
+    if limit < 0:
+        assert code == 2 and "not written" in err and list(tmp_path.iterdir()) == [film]
+        return
+    assert code == 0, err
+    # Only a file that was measured in bf16 is computed in it.
+    engine = OpenVinoEngine(path)
+    assert (engine.precision, OpenVinoEngine(exported).precision) == ("bf16", "fp32")
+    assert json.loads(engine.metadata[BF16_KEY])["all"]["images"] > 10
 
 
 def test_a_file_that_answers_with_no_numbers_is_not_written(package, tmp_path, monkeypatch, capsys):
-    answer = types.SimpleNamespace(logits=torch.full((1, 14), torch.nan))
-    monkeypatch.setattr(onnx_export, "OnnxClassifier", lambda path: lambda **inputs: answer)
+    def run_wrongly(engine, pixel_values, patient, wanted):
+        return dict.fromkeys(wanted, np.full((1, 14), np.nan))
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", run_wrongly)
     assert run(publish, package, "--onnx", tmp_path / "model.onnx") == 2
     assert "logits are up to nan off" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from loading_cxrfpn import load_pipeline
 from modeling_cxrfpn import CxrFpnForImageClassification
 from package_cxrfpn import weights_digest
 from patient_cxrfpn import Patient
-from pipeline_cxrfpn import ChestXrayFindingsPipeline, _fastest_precision, cpu_multiplies_bf16
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, cpu_multiplies_bf16, uses_bf16
 from radiograph_cxrfpn import Radiograph
 from thresholds_cxrfpn import Thresholds
 
@@ -92,7 +92,7 @@ def test_a_batch_gives_what_single_calls_give(pipe, drawing):
 def test_maps_come_with_the_findings_they_belong_to(package, pipe, drawing):
     findings = pipe([drawing, drawing[::-1].copy()], maps=True, batch_size=2)[1]
     model = CxrFpnForImageClassification.from_pretrained(package).eval()
-    with _fastest_precision(model.device):
+    with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(model.device, model.dtype)):
         expected = model.finding_maps(pipe.image_processor(drawing[::-1].copy())["pixel_values"])[0]
     assert expected.dtype == torch.float32
     for finding in findings:

@@ -25,7 +25,7 @@ from cxrfpn.prediction.inputs import (
 )
 from cxrfpn.prediction.maps import save_maps
 from cxrfpn.prediction.predicting import predict as predict_inputs
-from loading_cxrfpn import load_pipeline
+from engine_cxrfpn import load_engine
 from patient_cxrfpn import Patient
 from predict import main
 from radiograph_cxrfpn import KINDS
@@ -139,8 +139,8 @@ def test_dicom_files_are_known_by_what_is_in_them(two_exports):
 def test_every_radiograph_has_maps_of_its_own(two_exports, package, drawing):
     Image.fromarray(drawing).save(two_exports / "a" / "IM1.png")
     inputs = [Input(path) for path in find_radiographs([str(two_exports / "a")]).radiographs]
-    pipe = load_pipeline(str(package))
-    predictions = list(save_maps(predict_inputs(pipe, inputs, maps=True), pipe, two_exports / "maps"))
+    engine = load_engine(str(package))
+    predictions = list(save_maps(predict_inputs(engine, inputs, maps=True), engine, two_exports / "maps"))
     positive = sum(finding["positive"] for each in predictions for finding in each.findings)
     names = [path.name for path in (two_exports / "maps").iterdir()]
     assert len(inputs) == 4 and positive >= 4 and len(names) == positive

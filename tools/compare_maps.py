@@ -19,9 +19,8 @@ from tqdm import tqdm
 from cxrfpn.data.schema import VALIDATION_FOLD, Box
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.intervals import Bootstrap, interval
-from cxrfpn.evaluation.localisation import Case, measure_map, point_at_mean_box
-from cxrfpn.evaluation.running import place_on_grid
-from pipeline_cxrfpn import load_pipeline
+from cxrfpn.evaluation.localisation import GRID, Case, measure_map, point_at_mean_box
+from loading_cxrfpn import load_pipeline
 
 OPACITIES = ("Infiltration", "Consolidation", "Pneumonia", "Atelectasis", "Effusion")
 BOX_SIDE = 1024  # the boxes are in pixels of the original
@@ -57,7 +56,7 @@ def measure(model: str, rows: Sequence, boxes: dict[str, list[Box]]) -> list[Cas
             if finding["label"] in row.findings and finding["label"] in OPACITIES:
                 drawn = [replace(box, finding=finding["label"]) for box in boxes[row.image_id]]
                 case = measure_map(
-                    place_on_grid(pipe, finding["map"]),
+                    pipe.image_processor.place_map(finding["map"], GRID, GRID),
                     drawn,
                     image_id=row.image_id,
                     patient_id=row.patient_id,

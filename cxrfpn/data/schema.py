@@ -6,12 +6,13 @@ from typing import Protocol
 
 import pandas as pd
 
+from cxrfpn.choices import FIELDS
 from pixels_cxrfpn import RadiographError
 
 # The columns of a source's metadata, one row an image, numbered from 0. `findings` holds tuples of names in the order
 # of FINDINGS, empty for No Finding; `split` is "train" or "test"; `fold` is patient-grouped, and fold 0 of train is the
 # validation set. What is unknown is missing in pandas' sense (isna()); image_id, patient_id and findings never are.
-METADATA_COLUMNS = ("image_id", "patient_id", "age", "sex", "view_position", "findings", "split", "fold")
+METADATA_COLUMNS = FIELDS[1:]
 VALIDATION_FOLD = 0
 # An optional column of metadata: in each row a tuple of the findings of which the labels say neither yes nor no.
 UNKNOWN_COLUMN = "unknown"

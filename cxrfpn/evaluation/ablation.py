@@ -29,7 +29,7 @@ from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.files import write_atomically, write_text
-from loading_cxrfpn import load_pipeline
+from engine_cxrfpn import load_engine
 from package_cxrfpn import WEIGHTS
 from radiograph_cxrfpn import read_radiograph
 
@@ -96,8 +96,7 @@ def score_missing(source: Source) -> None:
         folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
         is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
         if not file.exists() and is_trained:
-            pipe = load_pipeline(str(folder))
-            scores = run_model(pipe, source, test, maps=False).scores.astype(np.float32)
+            scores = run_model(load_engine(str(folder), "torch"), source, test, maps=False).scores.astype(np.float32)
             file.parent.mkdir(parents=True, exist_ok=True)
             sharp = scores[scores[SIDE_COLUMN] >= SHARP_SIDE]
             write_atomically(file, sharp.reset_index().to_parquet(index=False, compression="zstd"))

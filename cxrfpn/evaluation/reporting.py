@@ -33,7 +33,7 @@ from cxrfpn.evaluation.scoring import (
 )
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, MIN_PRECISION
 from cxrfpn.files import clear_unfinished, write_atomically, write_text
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from engine_cxrfpn import Engine
 from thresholds_cxrfpn import Thresholds
 
 METRICS, PREDICTIONS, THRESHOLDS, CARD = "metrics.json", "predictions.parquet", "thresholds.json", "README.md"
@@ -78,11 +78,11 @@ class Report:
         return "\n".join(_summary_lines(self.figures, self.scored))
 
 
-def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int = 16, name: str | None = None) -> Report:
+def score_model(engine: Engine, asked: Asked, batch_size: int = 16, name: str | None = None) -> Report:
     """Run a model over a split, with a progress bar, and score it; where images have boxes, its maps too.
 
     Args:
-        pipe: the model, its processor and its thresholds.
+        engine: the model and its thresholds.
         asked: what it is scored against.
         batch_size: radiographs at once.
         name: what the card calls the model; by default its Hub id, or its folder's name.
@@ -92,14 +92,14 @@ def score_model(pipe: ChestXrayFindingsPipeline, asked: Asked, batch_size: int =
     """
     metadata = asked.source.metadata()
     rows = select_split(metadata, asked.split, asked.protocol)
-    run = run_model(pipe, asked.source, rows, batch_size, asked.settings.seed)
-    scored = match(run.scores, rows, metadata, "the model", tuple(pipe.model.findings))
-    package = Path(pipe.model.name_or_path)
+    run = run_model(engine, asked.source, rows, batch_size, asked.settings.seed)
+    scored = match(run.scores, rows, metadata, "the model", engine.findings)
+    package = Path(engine.source)
     name = name or (package.resolve().name if package.is_dir() else str(package))
-    thresholds, fitted = pipe.thresholds, None
-    digest = pipe.weights_digest()
+    thresholds, fitted = engine.thresholds, None
+    digest = engine.weights_digest()
     if asked.fit:
-        thresholds, fitted = _fit(scored, asked, thresholds, digest, _pixels(pipe))
+        thresholds, fitted = _fit(scored, asked, thresholds, digest, engine.pixels())
     figures = _figures(scored, thresholds, asked, metadata, name, True)
     figures["weights_digest"] = digest
     figures["unreadable"] = run.unreadable
@@ -221,11 +221,6 @@ def _fit(
         findings=scored.findings,
     )
     return Thresholds(content, scored.findings), content
-
-
-def _pixels(pipe: ChestXrayFindingsPipeline) -> dict[str, int | None]:
-    processor = pipe.image_processor
-    return {"size": processor.size.height, "prepared_size": processor.prepared_size}
 
 
 def _write_predictions(path: Path, scored: Scored) -> None:

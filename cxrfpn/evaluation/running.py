@@ -1,9 +1,9 @@
 """A model over the images of a source, through the one inference path: its scores, and its maps where boxes are."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from answer_cxrfpn import Answer
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.sharpness import SIDE_COLUMN, source_side
 from cxrfpn.evaluation.localisation import GRID, Case, measure_map
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from cxrfpn.prediction.stream import predict_stream
+from engine_cxrfpn import Engine
 from radiograph_cxrfpn import Radiograph
 
 EXAMPLES = 12
-_READERS = 2
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Run:
 
 
 def run_model(
-    pipe: ChestXrayFindingsPipeline,
+    engine: Engine,
     source: Source,
     metadata: pd.DataFrame,
     batch_size: int = 16,
@@ -55,79 +56,61 @@ def run_model(
     records: dict[str, dict[str, float]] = {}
     run = Run(pd.DataFrame())
     rows = (row for part in source.parts() for row in source.rows(part, wanted))
+
+    def keep(row: Row, radiograph: Radiograph) -> tuple[int, NDArray[np.uint8] | None]:
+        example = Image.fromarray(radiograph.pixels).resize((GRID, GRID)) if row.image_id in chosen else None
+        return source_side(row.image, radiograph.pixels), None if example is None else np.asarray(example)
+
+    batches = predict_stream(
+        engine,
+        iter(lambda: list(islice(rows, batch_size)), []),
+        _open,
+        name_of=lambda row: row.image_id,
+        maps=lambda row: maps and bool(row.boxes),  # they cost a little
+        keep=keep,
+    )
     with tqdm(total=len(wanted), desc="scoring", unit=" images", mininterval=1) as bar:
-        for batch in _read_ahead(pipe, rows, batch_size, run.unreadable):
-            # Maps cost a little; only images that somebody drew boxes on need them.
-            for with_maps in (False, True):
-                members = [(row, radiograph) for row, radiograph in batch if (maps and bool(row.boxes)) == with_maps]
-                for row, radiograph, answer in _answers(pipe, members, with_maps):
-                    scores = {finding["label"]: finding["score"] for finding in answer}
-                    records[row.image_id] = {**scores, SIDE_COLUMN: source_side(row.image, radiograph.pixels)}
-                    if with_maps:
-                        run.cases.extend(_cases(pipe, row, radiograph, answer))
-                    if row.image_id in chosen:
-                        run.examples[row.image_id] = np.asarray(Image.fromarray(radiograph.pixels).resize((GRID, GRID)))
-            bar.update(len(records) + len(run.unreadable) - bar.n)
+        for _, outcomes in batches:
+            for outcome in outcomes:
+                name = outcome.item.image_id
+                if outcome.answer is None:
+                    run.unreadable[name] = outcome.error
+                    continue
+                side, example = outcome.kept
+                records[name] = {
+                    **{finding["label"]: finding["score"] for finding in outcome.answer},
+                    SIDE_COLUMN: side,
+                }
+                if maps:
+                    run.cases.extend(_cases(engine, outcome.item, outcome.answer))
+                if example is not None:
+                    run.examples[name] = example
+            bar.update(len(outcomes))
     if not records:
         reason = next(iter(run.unreadable.values()), "the source yields none of them")
         raise SourceError(f"{source.name}: none of {len(wanted)} images could be scored ({reason})")
-    run.scores = pd.DataFrame.from_dict(records, orient="index")[[*pipe.model.findings, SIDE_COLUMN]].rename_axis(
+    run.scores = pd.DataFrame.from_dict(records, orient="index")[[*engine.findings, SIDE_COLUMN]].rename_axis(
         "image_id"
     )
     return run
 
 
-def _read_ahead(
-    pipe: ChestXrayFindingsPipeline, rows: Iterator[Row], batch_size: int, unreadable: dict[str, str]
-) -> Iterator[list[tuple[Row, Radiograph]]]:
-    """Batches of decoded radiographs; the next one is read while the network works on this one."""
-
-    def read(row: Row) -> Radiograph:
-        return pipe.image_processor.read(row.content(), row.image_id)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-
-        def start() -> list[tuple[Row, Future]]:
-            return [(row, pool.submit(read, row)) for row in islice(rows, batch_size)]
-
-        reading = start()
-        while reading:
-            following, batch = start(), []
-            for row, future in reading:
-                try:
-                    batch.append((row, future.result()))
-                except ValueError as error:
-                    unreadable[row.image_id] = str(error)
-            yield batch
-            reading = following
+def _open(row: Row) -> dict[str, Any]:
+    return {"image": row.content(), "age": row.age, "sex": row.sex, "view_position": row.view_position}
 
 
-def _answers(pipe: ChestXrayFindingsPipeline, members: list[tuple[Row, Radiograph]], maps: bool) -> Iterator[tuple]:
-    asked = [
-        {"image": radiograph, "age": row.age, "sex": row.sex, "view_position": row.view_position}
-        for row, radiograph in members
-    ]
-    answers = pipe(asked, batch_size=len(asked), maps=maps) if asked else []
-    for (row, radiograph), answer in zip(members, answers, strict=True):
-        yield row, radiograph, answer
-
-
-def _cases(pipe: ChestXrayFindingsPipeline, row: Row, radiograph: Radiograph, answer: list[dict]) -> Iterator[Case]:
+def _cases(engine: Engine, row: Row, answer: Answer) -> Iterator[Case]:
+    """Hold the maps of an image against its boxes."""
     by_finding = {finding["label"]: finding for finding in answer}
     for name in sorted({box.finding for box in row.boxes} & by_finding.keys()):
         yield measure_map(
-            place_on_grid(pipe, by_finding[name]["map"]),
+            engine.place_map(by_finding[name]["map"], GRID, GRID),
             [box for box in row.boxes if box.finding == name],
             image_id=row.image_id,
             patient_id=row.patient_id,
             finding=name,
             score=by_finding[name]["score"],
         )
-
-
-def place_on_grid(pipe: ChestXrayFindingsPipeline, finding_map: NDArray) -> NDArray:
-    """A finding map as the pipeline gives it -> [GRID,GRID] over the whole radiograph."""
-    return pipe.image_processor.place_map(finding_map, GRID, GRID)
 
 
 def _choose_examples(metadata: pd.DataFrame, seed: int) -> set[str]:

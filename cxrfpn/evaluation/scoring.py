@@ -23,7 +23,6 @@ from cxrfpn.evaluation.subgroups import measure_subgroups
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, describe_thresholds
 from thresholds_cxrfpn import Thresholds, ThresholdsError
 
-SPLITS = ("train", "validation", "test", "all")
 OBSERVED = "observed"
 
 

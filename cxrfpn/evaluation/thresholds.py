@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.choices import MIN_PRECISION
 from cxrfpn.evaluation.metrics import by_finding
 
 # 0.10, 0.15, ... 0.85; rounded so that a stored threshold reads as it was meant.
 THRESHOLD_GRID = np.round(np.arange(0.10, 0.851, 0.05), 2)
-MIN_PRECISION = 0.30
 # With fewer positives to fit on, a threshold is mostly luck, and is marked so.
 FEWEST_POSITIVES = 20
 # The share of the images that is called where no positive says how many should be.

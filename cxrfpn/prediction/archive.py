@@ -15,8 +15,7 @@ from cxrfpn.data.schema import Source
 from cxrfpn.data.sources import open_source
 from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.prediction.parts import Tally, predict_parts, summarise
-from loading_cxrfpn import load_pipeline
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from engine_cxrfpn import AUTO, Engine, load_engine
 
 MANIFEST = "predictions.json"
 PART_FOLDER = "parts"
@@ -36,6 +35,7 @@ class _Plan:
     files: dict[str, Path]
     todo: list[str]
     done: Tally
+    backend: str
 
 
 def predict_archive(
@@ -46,6 +46,7 @@ def predict_archive(
     batch_size: int = 16,
     operating_point: str | None = None,
     embeddings: bool = False,
+    backend: str = AUTO,
 ) -> Tally | None:
     """Predict every image of a source; a part of it becomes one parquet file of the folder.
 
@@ -53,9 +54,10 @@ def predict_archive(
     in as many processes or in others, they do the parts that are missing.
 
     Args:
-        model: a folder or a Hub id.
+        model: as of `load_engine`.
         source: whatever `open_source` opens; of its findings nothing is read, and it may have none.
         embeddings: write the embedding of every image too, a list column.
+        backend: what runs the network, as of `load_engine`; one for the whole folder.
         folder: what is written: MANIFEST, which says what of and with what, and PART_FOLDER.
 
     Returns:
@@ -68,24 +70,23 @@ def predict_archive(
     """
     group = InitProcessGroupKwargs(timeout=PATIENCE)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **group.to_kwargs())
-    pipe, plan = None, None
+    engine, plan = None, None
     try:
         if state.is_main_process:
-            pipe = load_pipeline(model)
-            plan = _begin(pipe, open_source(source, without=("findings",)), Path(folder), operating_point, embeddings)
+            engine = load_engine(model, backend)
+            plan = _begin(engine, open_source(source, without=("findings",)), Path(folder), operating_point, embeddings)
     finally:  # the others wait for it, even if it is that there will be nothing to do
         (plan,) = broadcast_object_list([plan])
     if plan is None:
         return None
-    pipe = pipe or load_pipeline(model)
-    # Among several processes, transformers leaves a model where it was loaded.
-    pipe.model.to(state.device)
-    pipe.device = state.device
+    engine = engine or load_engine(model, plan.backend)
+    if engine.backend == "torch":
+        engine.to(state.device)
     mine = {part: plan.files[part] for part in plan.todo[state.process_index :: state.num_processes]}
     with tqdm(unit=" images", disable=not state.is_main_process, mininterval=0.5) as bar:
         seen = _show_progress(bar, Path(folder), len(plan.files))
         tally = predict_parts(
-            pipe,
+            engine,
             plan.source,
             mine,
             batch_size=batch_size,
@@ -100,20 +101,19 @@ def predict_archive(
     return sum(tallies, plan.done) if state.is_main_process else None
 
 
-def _begin(
-    pipe: ChestXrayFindingsPipeline, source: Source, folder: Path, operating_point: str | None, embeddings: bool
-) -> _Plan:
+def _begin(engine: Engine, source: Source, folder: Path, operating_point: str | None, embeddings: bool) -> _Plan:
     """Begin a folder, or find out what is missing of one that was begun."""
     parts = source.parts()
-    thresholds = pipe.thresholds.at(operating_point)
+    thresholds = engine.thresholds.at(operating_point)
     _open_folder(
         folder,
         {
             "source": source.name,
-            "weights_digest": pipe.weights_digest(),
-            "operating_point": operating_point or pipe.thresholds.default,
+            "weights_digest": engine.weights_digest(),
+            "operating_point": operating_point or engine.thresholds.default,
             "thresholds": thresholds,
             "embeddings": embeddings,
+            "backend": engine.backend,
             "parts": parts,
         },
     )
@@ -121,7 +121,7 @@ def _begin(
     files = {part: folder / PART_FOLDER / f"part-{index:05}-of-{count:05}.parquet" for index, part in enumerate(parts)}
     todo = [part for part, file in files.items() if file.name not in there]
     done = (summarise(file) for file in files.values() if file.name in there)
-    return _Plan(source, files, todo, sum(done, Tally()))
+    return _Plan(source, files, todo, sum(done, Tally()), engine.backend)
 
 
 def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:

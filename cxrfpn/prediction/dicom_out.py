@@ -12,18 +12,18 @@ from cxrfpn.prediction.dicom_report import make_report
 from cxrfpn.prediction.inputs import Input, InputError
 from cxrfpn.prediction.maps import picture_stem
 from cxrfpn.prediction.predicting import Prediction
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from engine_cxrfpn import Engine
 
 
-def model_version(pipe: ChestXrayFindingsPipeline) -> str:
+def model_version(engine: Engine) -> str:
     """Return what reports call the version of a model: the beginning of its weights' digest."""
-    return (pipe.weights_digest() or "unknown")[:12]
+    return (engine.weights_digest() or "unknown")[:12]
 
 
 def save_reports(
     predictions: Iterable[Prediction],
     inputs: Sequence[Input],
-    pipe: ChestXrayFindingsPipeline,
+    engine: Engine,
     folder: Path,
     unlinked: list[str],
     operating_point: str | None = None,
@@ -38,14 +38,14 @@ def save_reports(
     Raises:
         InputError: a file cannot be written.
     """
-    version, stems = model_version(pipe), set()
+    version, stems = model_version(engine), set()
     for prediction, entry in zip(predictions, inputs, strict=True):
         film = read_header(entry.path) if prediction.findings is not None else None
         if film is not None:
             stem = picture_stem(prediction.image, stems)
             stems.add(stem)
             try:
-                made = report_film(film, prediction, pipe, version, operating_point)
+                made = report_film(film, prediction, engine, version, operating_point)
             except Exception as error:  # of pydicom or highdicom, over what a header holds or lacks
                 reason = " ".join(str(error).split())[:200]
                 unlinked.append(f"{entry.path}: no report can be linked to this header ({reason})")
@@ -68,7 +68,7 @@ def read_header(path: Path) -> Dataset | None:
 def report_film(
     film: Dataset,
     prediction: Prediction,
-    pipe: ChestXrayFindingsPipeline,
+    engine: Engine,
     version: str,
     operating_point: str | None = None,
 ) -> dict[str, Dataset]:
@@ -78,10 +78,10 @@ def report_film(
         ValueError: the header lacks what links a report to its film.
     """
     findings, notes = prediction.findings, prediction.findings.notes
-    point = operating_point or pipe.thresholds.default
+    point = operating_point or engine.thresholds.default
     pixels = prediction.radiograph.pixels
     called = next((finding for finding in findings if finding["positive"]), None)
-    shown = called and (called["label"], pipe.image_processor.place_map(called["map"], *pixels.shape))
+    shown = called and (called["label"], engine.place_map(called["map"], *pixels.shape))
     picture = draw_capture(pixels, shown, findings, notes, version)
     return {
         "report": make_report(film, findings, notes, version, point),

@@ -7,14 +7,14 @@ from pathlib import Path
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError, bare
 from cxrfpn.prediction.predicting import Prediction
+from engine_cxrfpn import Engine
 from overlay_cxrfpn import overlay
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 # File systems end a name at 255 bytes; the name of a finding and a suffix are still to come, and so is a process's.
 LONGEST_STEM = 200
 
 
-def save_maps(predictions: Iterable[Prediction], pipe: ChestXrayFindingsPipeline, folder: Path) -> Iterator[Prediction]:
+def save_maps(predictions: Iterable[Prediction], engine: Engine, folder: Path) -> Iterator[Prediction]:
     """Draw the maps of predictions that carry them into `folder`, and pass the predictions on.
 
     Raises:
@@ -27,18 +27,18 @@ def save_maps(predictions: Iterable[Prediction], pipe: ChestXrayFindingsPipeline
             stems.add(stem)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _draw(prediction, pipe, folder / stem)
+                _draw(prediction, engine, folder / stem)
             except OSError as error:  # told from those of the file that the predictions themselves are written to
                 raise InputError(f"{folder}: maps cannot be written ({error.strerror or error})") from None
         yield prediction
 
 
-def _draw(prediction: Prediction, pipe: ChestXrayFindingsPipeline, start: Path) -> None:
+def _draw(prediction: Prediction, engine: Engine, start: Path) -> None:
     """One picture for each positive finding, whose name begins with `start`."""
     pixels = prediction.radiograph.pixels
     for finding in prediction.findings:
         if finding["positive"]:
-            placed = pipe.image_processor.place_map(finding["map"], *pixels.shape)
+            placed = engine.place_map(finding["map"], *pixels.shape)
             # Renamed into its place, so that a link that stands there is replaced rather than followed.
             with written_beside(Path(f"{start}_{finding['label'].replace('/', '-')}.png")) as beside:
                 overlay(pixels, placed).save(beside, "PNG")

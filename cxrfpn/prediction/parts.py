@@ -1,9 +1,6 @@
-"""The parts of a source through the pipeline, each into one parquet file; what is in memory does not grow with them."""
+"""The parts of a source through an engine, each into one parquet file; what is in memory does not grow with them."""
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,15 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from answer_cxrfpn import Answer
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.files import write_atomically
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from cxrfpn.prediction.stream import Predicted, predict_stream
+from engine_cxrfpn import Engine
 
-# Batches that are read and decoded while the network works on another one; and rows that wait for being encoded.
-AHEAD = 4
+# Rows that wait for being encoded.
 ROWS_A_GROUP = 4096
 
 
@@ -53,26 +48,16 @@ class Tally:
         return Tally(self.images + other.images, self.unreadable + other.unreadable, self.failed + other.failed)
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An image on its way: `inputs` will be the network's, or the error that says why there are none."""
+class _Rows(list[Row]):
+    """Rows of one part, predicted together; none at its end, with what the source could not read of it, if so."""
 
-    image_id: str
-    patient_id: str
-    inputs: Future[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Images of one part; a batch without any ends the part, with what the source could not read of it, if so."""
-
-    part: str
-    images: list[_Image]
-    error: SourceError | None
+    def __init__(self, part: str, rows: Iterable[Row] = (), error: SourceError | None = None):
+        super().__init__(rows)
+        self.part, self.error = part, error
 
 
 def predict_parts(
-    pipe: ChestXrayFindingsPipeline,
+    engine: Engine,
     source: Source,
     files: Mapping[str, Path],
     *,
@@ -94,18 +79,26 @@ def predict_parts(
     Raises:
         PartError: a file cannot be written.
     """
-    schema = table_schema(pipe.model.findings, embeddings)
+    schema = table_schema(engine.findings, embeddings)
     tally, writer = Tally(), _Writer(schema)
-    for batch in _read_ahead(pipe, source, list(files), batch_size):
-        if batch.images:
-            writer.add(_predict(pipe, batch.images, operating_point, embeddings))
-        elif batch.error is None:
-            tally += writer.write(files[batch.part])
+    batches = predict_stream(
+        engine,
+        _batches(source, list(files), batch_size),
+        _open,
+        name_of=lambda row: row.image_id,
+        operating_point=operating_point,
+        embeddings=embeddings,
+    )
+    for rows, outcomes in batches:
+        if rows:
+            writer.add(_record(outcome, embeddings) for outcome in outcomes)
+        elif rows.error is None:
+            tally += writer.write(files[rows.part])
             writer = _Writer(schema)
         else:
-            tally.failed.append(str(batch.error))
+            tally.failed.append(str(rows.error))
             writer = _Writer(schema)
-        seen(len(batch.images))
+        seen(len(rows))
     return tally
 
 
@@ -123,81 +116,30 @@ def summarise(file: Path) -> Tally:
     return Tally(len(errors), len(errors) - errors.null_count)
 
 
-def _read_ahead(pipe: ChestXrayFindingsPipeline, source: Source, parts: list[str], batch_size: int) -> Iterator[_Batch]:
-    """The batches of all parts, part by part: one thread reads the source, and others decode what it read."""
-    rows = _rows(source, parts, batch_size)
-    decoders = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    with ThreadPoolExecutor(decoders) as pool, ThreadPoolExecutor(1) as reader:
-
-        def read() -> _Batch | None:
-            following = next(rows, None)
-            if following is None:
-                return None
-            part, batch, error = following
-            images = [_Image(row.image_id, row.patient_id, pool.submit(_prepare, pipe, row)) for row in batch]
-            return _Batch(part, images, error)
-
-        ahead = deque(reader.submit(read) for _ in range(AHEAD))
-        while (batch := ahead.popleft().result()) is not None:
-            ahead.append(reader.submit(read))
-            yield batch
-
-
-def _rows(source: Source, parts: list[str], batch_size: int) -> Iterator[tuple[str, list[Row], SourceError | None]]:
+def _batches(source: Source, parts: list[str], batch_size: int) -> Iterator[_Rows]:
     for part in parts:
         try:
             rows = source.rows(part)
             while batch := list(islice(rows, batch_size)):
-                yield part, batch, None
-            yield part, [], None
+                yield _Rows(part, batch)
+            yield _Rows(part)
         except SourceError as error:
-            yield part, [], error
+            yield _Rows(part, error=error)
 
 
-def _prepare(pipe: ChestXrayFindingsPipeline, row: Row) -> dict[str, Any]:
-    radiograph = pipe.image_processor.read(row.content(), row.image_id)
-    patient = {"age": row.age, "sex": row.sex, "view_position": row.view_position}
-    return pipe.preprocess({"image": radiograph, **patient})
+def _open(row: Row) -> dict[str, Any]:
+    return {"image": row.content(), "age": row.age, "sex": row.sex, "view_position": row.view_position}
 
 
-def _predict(
-    pipe: ChestXrayFindingsPipeline, images: list[_Image], operating_point: str | None, embeddings: bool
-) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, with the columns of `table_schema`."""
-    inputs: dict[int, dict[str, Any]] = {}
-    errors: dict[int, str] = {}
-    for index, image in enumerate(images):
-        try:
-            inputs[index] = image.inputs.result()
-        except (ValueError, OSError) as error:
-            errors[index] = str(error).removeprefix(f"{image.image_id}: ")
-    answers = dict(zip(inputs, _answers(pipe, list(inputs.values()), operating_point, embeddings), strict=True))
-    for index, image in enumerate(images):
-        row: dict[str, Any] = {"image_id": image.image_id, "patient_id": image.patient_id}
-        if index in errors:
-            yield {**row, "error": errors[index]}
-        else:
-            calls = "|".join(finding["label"] for finding in answers[index] if finding["positive"])
-            scores = {finding["label"]: finding["score"] for finding in answers[index]}
-            row |= {"positive": calls, "notes": answers[index].notes, **scores}
-            yield row | ({"embedding": answers[index].embedding} if embeddings else {})
-
-
-def _answers(
-    pipe: ChestXrayFindingsPipeline, inputs: list[dict[str, Any]], operating_point: str | None, embeddings: bool
-) -> list[Answer]:
-    """What the pipeline does with inputs that it has prepared, in one batch."""
-    if not inputs:
-        return []
-    tensors = {name: torch.cat([each[name] for each in inputs]) for name in ("pixel_values", "patient")}
-    outputs = pipe.forward(tensors, embedding=embeddings)
-    names = ("logits", "embedding") if embeddings else ("logits",)
-    return [
-        pipe.postprocess(
-            {**{name: outputs[name][index, None] for name in names}, "notes": prepared["notes"]}, operating_point
-        )
-        for index, prepared in enumerate(inputs)
-    ]
+def _record(outcome: Predicted[Row], embeddings: bool) -> dict[str, Any]:
+    """A row of a part's table, with the columns of `table_schema`."""
+    record: dict[str, Any] = {"image_id": outcome.item.image_id, "patient_id": outcome.item.patient_id}
+    if outcome.answer is None:
+        return record | {"error": outcome.error.removeprefix(f"{outcome.item.image_id}: ")}
+    calls = "|".join(finding["label"] for finding in outcome.answer if finding["positive"])
+    scores = {finding["label"]: finding["score"] for finding in outcome.answer}
+    record |= {"positive": calls, "notes": outcome.answer.notes, **scores}
+    return record | ({"embedding": outcome.answer.embedding} if embeddings else {})
 
 
 class _Writer:

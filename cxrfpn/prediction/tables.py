@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from answer_cxrfpn import Answer
 from cxrfpn.cells import write_csv
+from cxrfpn.choices import FORM_NAMES
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
@@ -99,9 +100,6 @@ def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
         }
 
 
-FORMS: dict[str, Callable[[Iterable[Prediction], TextIO, Sequence[str]], None]] = {
-    "table": _write_table,
-    "json": _write_json,
-    "csv": _write_csv,
-    "parquet": _write_parquet,
-}
+FORMS: dict[str, Callable[[Iterable[Prediction], TextIO, Sequence[str]], None]] = dict(
+    zip(FORM_NAMES, (_write_table, _write_json, _write_csv, _write_parquet), strict=True)
+)

@@ -8,45 +8,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrfpn.files import written_beside
-from cxrfpn.prediction.onnx_backend import (
+from cxrfpn.publishing.contents import PublishError
+from cxrfpn.publishing.exported_network import ExportedNetwork
+from exported_cxrfpn import (
+    DIGEST_KEY,
     FINDINGS_KEY,
     INPUTS,
-    NEEDS_EXTRA,
-    OUTPUT,
-    OnnxClassifier,
+    MADE_FROM,
+    MADE_FROM_KEY,
+    OUTPUTS,
+    OnnxRuntimeEngine,
+    extra,
 )
-from cxrfpn.publishing.contents import PublishError
-from package_cxrfpn import PROCESSOR, THRESHOLDS
+from package_cxrfpn import PROCESSOR, THRESHOLDS, file_sha256
 from patient_cxrfpn import PATIENT_INPUTS
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 # What torch writes ONNX with, and onnxruntime, which reads it again.
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
-# The most by which a logit of the file may differ from the network's.
+# The most by which a logit, or a place of a map, may differ from the network's.
 TOLERANCE = 1e-4
-WEIGHTS_KEY, SIZE_KEY = "weights_digest", "image_size"
-
-
-class _Bare(nn.Module):
-    """The network for export: patient always given, logits bare."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixel_values: Tensor, patient: Tensor) -> Tensor:
-        return self.network(pixel_values, patient).logits
+SIZE_KEY = "image_size"
 
 
 def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
     """Write a package's network and what goes with it as one ONNX file.
 
     The file takes `pixel_values` [batch,3,H,W] float, normalised, of the processor's size, and `patient` [batch,3] with
-    NaN for unknown, and gives `logits` [batch,F]; any batch will do. It is read again and asked before it gets its
-    name. Its metadata hold `findings`, `image_size`, `weights_digest`, `thresholds.json`, `preprocessor_config.json`.
+    NaN for unknown; any batch will do. It gives what `ExportedNetwork` does. It is read again and asked before it gets
+    its name. Its metadata hold `findings`, `image_size`, `weights_digest`, `thresholds.json`,
+    `preprocessor_config.json`, and as `made_from` the checksums of the package's files.
 
     Args:
         pipe: its network serves for nothing else afterwards.
@@ -57,7 +51,7 @@ def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
             file cannot be written, or answers differently.
     """
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
-        raise PublishError(f"writing ONNX needs {', '.join(missing)}; {NEEDS_EXTRA}")
+        raise PublishError(f"writing ONNX needs {', '.join(missing)}; {extra('onnx')}")
     require_folder(output)
     _check_thresholds(pipe)
     with written_beside(output) as beside:
@@ -73,7 +67,7 @@ def export_onnx(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
 def _check_thresholds(pipe: ChestXrayFindingsPipeline) -> None:
     if THRESHOLDS not in pipe.model.beside:
         raise PublishError(f"the package lacks {THRESHOLDS}; fit thresholds with score.py --fit-thresholds")
-    if pipe.thresholds.fitted_on.get(WEIGHTS_KEY) not in (None, pipe.weights_digest()):
+    if pipe.thresholds.fitted_on.get(DIGEST_KEY) not in (None, pipe.weights_digest()):
         raise PublishError(f"{THRESHOLDS}: was fitted on other weights than these; fit them again with score.py")
 
 
@@ -98,10 +92,10 @@ def _trace(pipe: ChestXrayFindingsPipeline) -> torch.onnx.ONNXProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own making: that both inputs share the name of their first axis
         return torch.onnx.export(
-            _Bare(pipe.model.float()).eval(),
+            ExportedNetwork(pipe.model.float(), pipe.thresholds).eval(),
             tuple(inputs.values()),
             input_names=INPUTS,
-            output_names=[OUTPUT],
+            output_names=OUTPUTS,
             dynamic_shapes=({0: batch}, {0: batch}),
             verbose=False,
         )
@@ -111,18 +105,25 @@ def _metadata(pipe: ChestXrayFindingsPipeline) -> Mapping[str, str]:
     return {
         FINDINGS_KEY: json.dumps(pipe.model.findings),
         SIZE_KEY: str(pipe.image_processor.size.height),
-        WEIGHTS_KEY: pipe.weights_digest(),
+        DIGEST_KEY: pipe.weights_digest(),
         THRESHOLDS: pipe.model.beside[THRESHOLDS].decode(),
         PROCESSOR: pipe.image_processor.to_json_string(),
+        MADE_FROM_KEY: json.dumps(_checksums(pipe)),
     }
 
 
+def _checksums(pipe: ChestXrayFindingsPipeline) -> dict[str, str]:
+    paths = {name: pipe.package_file(name) for name in MADE_FROM}
+    return {name: file_sha256(path) for name, path in paths.items() if path is not None}
+
+
 def _check_answers(pipe: ChestXrayFindingsPipeline, path: Path) -> None:
-    exported = OnnxClassifier(path)
+    exported = OnnxRuntimeEngine(path)
     for batch in (1, 3):
         inputs = random_inputs(pipe, batch)
-        with torch.inference_mode():
-            expected = pipe.model(**inputs).logits.numpy()
-        difference = float(np.abs(exported(**inputs).logits.numpy() - expected).max())
-        if not difference <= TOLERANCE:
-            raise PublishError(f"the exported network's logits are up to {difference:.1g} off, over {TOLERANCE:g}")
+        logits, maps = pipe.model.forward_with_maps(**inputs)
+        outputs = exported.run(*(each.numpy() for each in inputs.values()), ("logits", "maps"))
+        for name, expected in (("logits", logits), ("maps", maps)):
+            difference = float(np.abs(outputs[name] - expected.numpy()).max())
+            if not difference <= TOLERANCE:
+                raise PublishError(f"the exported network's {name} are up to {difference:.1g} off, over {TOLERANCE:g}")

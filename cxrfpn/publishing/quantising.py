@@ -1,8 +1,9 @@
-"""An ONNX file in 8-bit integers, kept only where it ranks test images as well as the one in floating point."""
+"""An ONNX file in 8-bit integers or for bf16, kept only where it ranks test images as well as in single precision."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,15 +19,15 @@ from cxrfpn.evaluation.predictions import Scored, match
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
 from cxrfpn.files import written_beside
-from cxrfpn.prediction.onnx_backend import OnnxClassifier, load_onnx_pipeline
 from cxrfpn.publishing.contents import PublishError
 from cxrfpn.publishing.onnx_export import export_onnx, require_folder
+from engine_cxrfpn import Engine
+from exported_cxrfpn import BF16_KEY, INPUTS, INT8_KEY, OnnxRuntimeEngine, OpenVinoEngine, extra
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 
 # The most by which the mean AUROC of the findings may fall.
 LARGEST_FALL = 0.002
 CALIBRATION_IMAGES = 100
-JUDGEMENT_KEY = "int8"
 
 
 def export_int8(pipe: ChestXrayFindingsPipeline, source: Source, output: Path) -> str:
@@ -49,20 +50,47 @@ def export_int8(pipe: ChestXrayFindingsPipeline, source: Source, output: Path) -
         SourceError: the source lacks one of the splits.
     """
     require_folder(output)
-    metadata = source.metadata()
-    train, test = (select_split(metadata, split, OfficialProtocol()) for split in ("train", "test"))
+    images = _some(source, select_split(source.metadata(), "train", OfficialProtocol()))
     with written_beside(output) as beside, TemporaryDirectory() as folder:
         whole = Path(folder) / "float.onnx"
         export_onnx(pipe, whole)
-        images = _some(source, train)
         quantise(whole, beside, tqdm(_inputs(pipe, images), "calibrating", len(images), unit=" images"))
-        int8, floating = (_score(path, source, test) for path in (beside, whole))
-        groups = _compare(int8, floating)
-        lines = [_told(name, group) for name, group in groups.items()]
-        if any(-group["mean_auroc"]["difference"] > LARGEST_FALL for group in groups.values()):
-            raise PublishError(f"not written, for more than {LARGEST_FALL} is lost; {'; '.join(lines)}")
-        _add_metadata(beside, {JUDGEMENT_KEY: json.dumps({"source": source.name, "split": "test", **groups})})
-    return "\n".join(lines)
+        figures, lines = _guard(INT8_KEY, OnnxRuntimeEngine(beside), OnnxRuntimeEngine(whole), source)
+        _add_metadata(beside, figures)
+    return lines
+
+
+def export_bf16(pipe: ChestXrayFindingsPipeline, source: Source, output: Path) -> str:
+    """Write a package as an ONNX file in single precision that OpenVINO may compute in bf16.
+
+    Arguments, result and errors are those of `export_int8`; the figures stand in the metadata under `bf16`, and without
+    them the engine computes in single precision.
+    """
+    require_folder(output)
+    if find_spec("openvino") is None:
+        raise PublishError(f"--bf16 measures with openvino; {extra('openvino')}")
+    with written_beside(output) as beside:
+        export_onnx(pipe, beside)
+        half = OpenVinoEngine(beside, "bf16")
+        if not half.multiplies_bf16():
+            raise PublishError("--bf16 needs a CPU that multiplies bf16, and this one does not; leave it out")
+        figures, lines = _guard(BF16_KEY, half, OpenVinoEngine(beside, "fp32"), source)
+        _add_metadata(beside, figures)
+    return lines
+
+
+def _guard(precision: str, engine: Engine, floating: Engine, source: Source) -> tuple[dict[str, str], str]:
+    """Compare a precision with single precision on the test split -> metadata, and a line for each group of images.
+
+    Raises:
+        PublishError: too much is lost.
+    """
+    test = select_split(source.metadata(), "test", OfficialProtocol())
+    groups = _compare(precision, _score(engine, source, test), _score(floating, source, test))
+    lines = "\n".join(_line(precision, name, group) for name, group in groups.items())
+    if any(-group["mean_auroc"]["difference"] > LARGEST_FALL for group in groups.values()):
+        raise PublishError(f"not written, for more than {LARGEST_FALL} is lost; {lines.replace(chr(10), '; ')}")
+    return {precision: json.dumps({"source": source.name, "split": "test", **groups})}, lines
 
 
 def quantise(whole: Path, output: Path, inputs: Iterable[dict[str, np.ndarray]]) -> None:
@@ -91,7 +119,7 @@ def quantise(whole: Path, output: Path, inputs: Iterable[dict[str, np.ndarray]])
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    _add_metadata(output, OnnxClassifier(whole).metadata)
+    _add_metadata(output, OnnxRuntimeEngine(whole).metadata)
 
 
 @dataclass(frozen=True)
@@ -114,28 +142,29 @@ def _inputs(pipe: ChestXrayFindingsPipeline, images: Iterable[Row]) -> Iterator[
     for row in images:
         radiograph = pipe.image_processor.read(row.content(), row.image_id)
         told = {"image": radiograph, "age": row.age, "sex": row.sex, "view_position": row.view_position}
-        yield {name: tensor.numpy() for name, tensor in pipe.preprocess(told).items()}
+        prepared = pipe.preprocess(told)
+        yield {name: prepared[name].numpy() for name in INPUTS}
 
 
-def _score(path: Path, source: Source, metadata: pd.DataFrame) -> Scored:
-    run = run_model(load_onnx_pipeline(str(path)), source, metadata, maps=False)  # ONNX draws none
-    return match(run.scores, metadata, metadata, source.name)
+def _score(engine: Engine, source: Source, metadata: pd.DataFrame) -> Scored:
+    run = run_model(engine, source, metadata, maps=False)
+    return match(run.scores, metadata, metadata, source.name, engine.findings)
 
 
-def _compare(int8: Scored, floating: Scored) -> dict[str, dict[str, Any]]:
-    sharp = (int8.metadata[SIDE_COLUMN] >= SHARP_SIDE).to_numpy()
+def _compare(precision: str, ours: Scored, floating: Scored) -> dict[str, dict[str, Any]]:
+    sharp = (ours.metadata[SIDE_COLUMN] >= SHARP_SIDE).to_numpy()
     masks = {"all": np.ones_like(sharp)} | ({"sharp": sharp} if 0 < sharp.sum() < len(sharp) else {})
-    groups = {name: compare(int8.of(mask), floating.of(mask), Settings()) for name, mask in masks.items()}
+    groups = {name: compare(ours.of(mask), floating.of(mask), Settings()) for name, mask in masks.items()}
     if groups["all"]["mean_auroc"]["difference"] is None:
-        raise PublishError("the test images cannot judge int8: each finding is on all of them or on none")
+        raise PublishError(f"the test images cannot judge {precision}: each finding is on all of them or on none")
     return {name: group for name, group in groups.items() if group["mean_auroc"]["difference"] is not None}
 
 
-def _told(name: str, group: dict[str, Any]) -> str:
+def _line(precision: str, name: str, group: dict[str, Any]) -> str:
     mean = group["mean_auroc"]
     low, high = mean["difference_ci"]
     return (
-        f"int8 on {group['images']:,} test images ({name}): mean AUROC {mean['first']:.4f}, in floating point "
+        f"{precision} on {group['images']:,} test images ({name}): mean AUROC {mean['first']:.4f}, in floating point "
         f"{mean['second']:.4f}, difference {mean['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
     )
 

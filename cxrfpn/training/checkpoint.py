@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from cxrfpn.files import file_sha256
+from package_cxrfpn import file_sha256
 
 MANIFEST = "state.json"
 

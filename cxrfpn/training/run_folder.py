@@ -28,8 +28,8 @@ from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.training.curves import save_curves
 from cxrfpn.training.recipe import STREAMED, Recipe
 from cxrfpn.training.run import Run
+from engine_cxrfpn import load_engine
 from image_processing_cxrfpn import CxrFpnImageProcessor
-from loading_cxrfpn import load_pipeline
 from modeling_cxrfpn import CxrFpnForImageClassification
 from package_cxrfpn import WEIGHTS, weights_digest
 
@@ -186,8 +186,7 @@ def score_test_split(run: Run) -> None:
         else:
             source = open_source(f"parquet:{run.feed.shards.folder}", findings=findings)
         source.name = run.feed.shards.source  # figures are known by what was prepared, not by the folder it lies in
-        pipe = load_pipeline(str(run.folder))
-        report = score_model(pipe, Asked(source, "test", run.recipe.protocol()))
+        report = score_model(load_engine(str(run.folder), "torch"), Asked(source, "test", run.recipe.protocol()))
         save_report(report, run.folder)
         print(report.summary())
 

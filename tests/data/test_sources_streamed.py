@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
+from cxrfpn.choices import columns_from
 from cxrfpn.data.schema import Row, Source, SourceError
-from cxrfpn.data.sources import columns_from, open_source
+from cxrfpn.data.sources import open_source
 from tests.hubs.loopback import LoopbackHub
 
 

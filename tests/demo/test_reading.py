@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import pipeline
 
 from demo.examples import FOLDER, load_examples
 from demo.figures import ABSENT, Figures
@@ -23,6 +22,7 @@ from demo.points import describe_points
 from demo.queueing import BUSY
 from demo.reading import Reader, patient_from_form, patient_to_form
 from demo.uploads import Upload, read_upload
+from engine_cxrfpn import load_engine
 from overlay_cxrfpn import overlay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def reader(package: Path) -> Reader:
-    return Reader(pipeline("chest-xray-findings", model=str(package), trust_remote_code=True))
+    return Reader(load_engine(str(package)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_layers_laid_over_the_radiograph_are_the_overlay(reader, example):
     layer.putalpha(layer.getchannel("A").point(lambda level: 0.6 * level))
     ours = np.asarray(Image.alpha_composite(film.convert("RGBA"), layer).convert("RGB"), float)
     small = np.asarray(film.convert("L"))
-    placed = reader.pipe.image_processor.place_map(finding["map"], *small.shape)
+    placed = reader.engine.place_map(finding["map"], *small.shape)
     assert np.abs(ours - np.asarray(overlay(small, placed, 0.6), float)).max() <= 3
 
 
@@ -108,14 +108,14 @@ def test_the_form_and_back():
 
 
 def test_a_package_without_figures_says_so(reader):
-    figures = Figures(reader.pipe)
+    figures = Figures(reader.engine)
     assert figures.page() == ABSENT and figures.measured_on() == ""
-    assert [point["figures"] for point in describe_points(reader.pipe.thresholds, figures)] == [None, None]
+    assert [point["figures"] for point in describe_points(reader.engine.thresholds, figures)] == [None, None]
 
 
 def test_figures_of_other_thresholds_are_not_shown_beside_these(reader):
-    figures = Figures(reader.pipe)
-    thresholds = reader.pipe.thresholds.operating_points["youden"]
+    figures = Figures(reader.engine)
+    thresholds = reader.engine.thresholds.operating_points["youden"]
     told = {finding: {"threshold": value, "sensitivity": 0.5} for finding, value in thresholds.items()}
     figures.content = {"operating_points": {"youden": told}}
     assert figures.of_operating_point("youden", thresholds) == told
@@ -146,7 +146,7 @@ def test_requirements_are_the_ranges_of_the_project():
 
 
 def test_a_full_queue_tells_people_what_to_do(reader):
-    page = build(reader.pipe)
+    page = build(reader.engine)
     page._queue.max_size = 0
     answer = asyncio.run(page._queue.push(SimpleNamespace(fn_index=0), request=None, username=None))
     assert answer == (False, BUSY, "queue_full")
@@ -155,9 +155,9 @@ def test_a_full_queue_tells_people_what_to_do(reader):
 def test_the_table_calls_as_the_pipeline_does(reader):
     """A threshold may be a score itself, to the last digit: a rounded score would fall on the wrong side of it."""
     path = FOLDER / load_examples()[1]["file"]
-    read_all = next(event.fn for event in build(reader.pipe).fns.values() if event.name == "read_all")
+    read_all = next(event.fn for event in build(reader.engine).fns.values() if event.name == "read_all")
     *_, last = read_all([str(path)])
-    assert last["rows"][0]["scores"] == {each["label"]: each["score"] for each in reader.pipe(path)}
+    assert last["rows"][0]["scores"] == {each["label"]: each["score"] for each in reader.engine(path)}
 
 
 def test_one_pipeline_reads_in_several_threads_at_once(reader):

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from transformers import pipeline
 
 from configuration_cxrfpn import FINDINGS
 from demo.page import build
+from engine_cxrfpn import load_engine
 from tests.hardening.test_corpus import CONTROLS
 from tests.servers import running_demo
 
@@ -21,7 +21,7 @@ from tests.servers import running_demo
 @pytest.fixture(scope="module")
 def handlers(package: Path) -> dict[str, Callable[..., Any]]:
     """The functions behind the page and the API, by name."""
-    page = build(pipeline("chest-xray-findings", model=str(package), trust_remote_code=True))
+    page = build(load_engine(str(package)))
     return {block.fn.__name__: block.fn for block in page.fns.values() if block.fn is not None}
 
 

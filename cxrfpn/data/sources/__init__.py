@@ -1,22 +1,18 @@
 """Sources of labelled radiographs, all giving the one schema."""
 
 import re
-from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.choices import DEFAULT_SOURCE, FIELDS
 from cxrfpn.data.schema import METADATA_COLUMNS, UNLABELLED, Source, SourceError
 
 __all__ = ["DEFAULT_SOURCE", "SourceError", "open_source"]
 
-# NIH ChestX-ray14 in the official split, and the revision that everything here was written for.
-DEFAULT_SOURCE = "timm/nih-chest-xray-14"
+# Of NIH ChestX-ray14 in the official split, the revision that everything here was written for.
 PINNED_REVISIONS = {DEFAULT_SOURCE: "c1bf579641b3256b4d49924436984b82bee5834d"}
-
-# The fields that `columns` may name: those of the metadata, and the image.
-FIELDS = ("image", *METADATA_COLUMNS)
 
 _ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w./-]+))?")
 
@@ -60,30 +56,6 @@ def open_source(
         return open_repository(repo, config, revision or PINNED_REVISIONS.get(repo, "main"), without, columns)
     kinds = ", ".join(f"{kind}:..." for kind in (*OWN_FINDINGS, *_KINDS))
     raise SourceError(f"source {name!r} is none of org/name[:config][@revision] on the Hub, {kinds}")
-
-
-def add_columns_option(parser: ArgumentParser) -> None:
-    """Add `--columns`, whose value `open_source` takes as `columns`."""
-    parser.add_argument(
-        "--columns",
-        type=columns_from,
-        default={},
-        metavar="FIELD=COLUMN,...",
-        help="where the source's columns have names of their own: image=scan,findings=dx; nothing after = leaves a "
-        f"field out; fields are {', '.join(FIELDS)}",
-    )
-
-
-def columns_from(text: str) -> dict[str, str]:
-    """Read `image=scan,findings=dx` as a command line gives it.
-
-    Raises:
-        ArgumentTypeError: another form.
-    """
-    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
-    if wrong := [field for field, equals, _ in pairs if not equals or field.strip() not in FIELDS]:
-        raise ArgumentTypeError(f"{wrong[0]!r} is not FIELD=COLUMN with a field of {', '.join(FIELDS)}")
-    return {field.strip(): column.strip() for field, _, column in pairs}
 
 
 def _parquet(

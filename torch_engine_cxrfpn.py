@@ -1,0 +1,79 @@
+"""The pipeline in torch as an engine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from answer_cxrfpn import Answer
+from engine_cxrfpn import Engine
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, uses_bf16
+from pixels_cxrfpn import MAX_PIXELS
+from radiograph_cxrfpn import Radiograph
+
+
+class TorchEngine(Engine):
+    """The engine that every package has: its own network.
+
+    Args:
+        pipe: the pipeline of a package; by `--trust-remote-code` that of the package's own modules.
+    """
+
+    backend = "torch"
+
+    def __init__(self, pipe: ChestXrayFindingsPipeline):
+        self.pipe = pipe
+        self.source = str(pipe.model.name_or_path)
+        self.findings = pipe.model.findings
+        self.thresholds = pipe.thresholds
+
+    @property
+    def precision(self) -> str:
+        """The precision in which convolutions are computed."""
+        return "bf16" if uses_bf16(self.pipe.device, self.pipe.model.dtype) else "fp32"
+
+    def read(self, image: Any, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
+        return self.pipe.image_processor.read(image, name, max_pixels or MAX_PIXELS)
+
+    def prepare(self, inputs: Any) -> dict[str, Any]:
+        return self.pipe.preprocess(inputs)
+
+    def answer(
+        self,
+        prepared: Sequence[dict[str, Any]],
+        operating_point: str | None = None,
+        *,
+        maps: bool = False,
+        embeddings: bool = False,
+    ) -> list[Answer]:
+        inputs = {name: torch.cat([each[name] for each in prepared]) for name in ("pixel_values", "patient")}
+        outputs = self.pipe.forward(inputs, maps=maps, embedding=embeddings)
+        tensors = {name: outputs[name] for name in ("logits", "maps", "embedding") if name in outputs}
+        return [
+            self.pipe.postprocess(
+                {"notes": each["notes"], **{name: tensor[index, None] for name, tensor in tensors.items()}},
+                operating_point,
+            )
+            for index, each in enumerate(prepared)
+        ]
+
+    def place_map(self, finding_map: np.ndarray, height: int, width: int) -> np.ndarray:
+        return self.pipe.image_processor.place_map(finding_map, height, width)
+
+    def pixels(self) -> dict[str, int | None]:
+        processor = self.pipe.image_processor
+        return {"size": processor.size.height, "prepared_size": processor.prepared_size}
+
+    def weights_digest(self) -> str | None:
+        return self.pipe.weights_digest()
+
+    def package_file(self, name: str) -> Path | None:
+        return self.pipe.package_file(name)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        # Among several processes, transformers leaves a model where it was loaded.
+        self.pipe.model.to(device)
+        self.pipe.device = device
