@@ -19,16 +19,15 @@ from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import select_split
-from loading_cxrfpn import load_pipeline
-from pipeline_cxrfpn import ChestXrayFindingsPipeline
+from engine_cxrfpn import Engine, load_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def scores_of(pipe: ChestXrayFindingsPipeline, source: Source) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the metadata and the scores [N,14] of a source's validation split, through the pipeline."""
+def scores_of(engine: Engine, source: Source) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the metadata and the scores [N,14] of a source's validation split, through the engine."""
     rows = select_split(source.metadata(), "validation", OfficialProtocol())
-    scores = run_model(pipe, source, rows, maps=False).scores
+    scores = run_model(engine, source, rows, maps=False).scores
     rows = rows.set_index("image_id", drop=False).loc[scores.index]
     return rows, scores[list(FINDINGS)].to_numpy()
 
@@ -41,9 +40,9 @@ def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recip
     command = [sys.executable, "train.py", str(recipe), "--output-dir", str(tmp_path / "run")]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     kept = json.loads((tmp_path / "run" / "thresholds.json").read_text())
-    pipe = load_pipeline(str(tmp_path / "run"))
-    assert pipe.image_processor.prepared_size == 64
-    rows, scores = scores_of(pipe, PhantomSource(150))
+    engine = load_engine(str(tmp_path / "run"))
+    assert engine.pixels()["prepared_size"] == 64
+    rows, scores = scores_of(engine, PhantomSource(150))
     labels = label_matrix(rows)
     again = fit_thresholds(labels, scores, rows, dataset="phantom:150", split="validation")
     assert kept["fitted_on"]["pixels"] == {"size": 72, "prepared_size": 64}
@@ -52,4 +51,4 @@ def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recip
         assert thresholds == pytest.approx(again["operating_points"][name], abs=1e-3), name
     calls = scores >= np.array([kept["operating_points"]["sensitivity_90"][name] for name in FINDINGS]) - 1e-3
     assert ((calls & labels).sum(axis=0) >= 0.9 * labels.sum(axis=0)).all()
-    np.testing.assert_allclose(scores_of(pipe, open_source(f"parquet:{chests}"))[1].mean(), scores.mean(), atol=1e-6)
+    np.testing.assert_allclose(scores_of(engine, open_source(f"parquet:{chests}"))[1].mean(), scores.mean(), atol=1e-6)
