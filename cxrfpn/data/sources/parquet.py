@@ -10,8 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.parquet as pq
 from datasets import Features, Image, Value
 from tqdm import tqdm
@@ -36,8 +34,8 @@ from cxrfpn.data.sources.places import Part, Place, named
 BOX_LISTS = ("boxes.csv", "BBox_List_2017.csv")
 # How many rows are handed on at once: of metadata, and of images.
 ROWS_AT_ONCE, IMAGES_AT_ONCE = 10_000, 16
-# Buffered ahead, all row groups that were read would stay in memory.
-ONE_GROUP_AT_A_TIME = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False)
+# How much of a column of images is fetched at once: row groups of any size stream in little memory.
+BUFFER_BYTES = 8 << 20
 # Footers and metadata come in many small reads; over a network it is their number that takes the time.
 METADATA_THREADS = 8
 
@@ -45,7 +43,7 @@ _SPLIT_IN_NAME = re.compile(rf"(?:^|[/_-])({'|'.join(SPLITS)})(?=[-_./])")
 
 
 class ParquetSource:
-    """A part is a file. Row groups without a wanted row are not read, where their statistics of the image ids tell.
+    """A part is a file. Row groups without a wanted row are not read.
 
     Columns go by many names, and sex, view and labels may be strings or ClassLabels (read by name). A file whose name
     says train, validation or test gives the split of its rows, unless a column does. `boxes.csv`, or the NIH's list,
@@ -72,14 +70,15 @@ class ParquetSource:
 
     def parts(self) -> list[str]:
         place = self._place
-        if not place.parts:
+        parts = sorted([*place.parts, *place.broken])
+        if not parts:
             raise SourceError(f"{place.label}: holds no parquet files")
-        if MANIFEST in place.names and len(place.parts) < (promised := self._promised_shards()):
+        if MANIFEST in place.names and len(parts) < (promised := self._promised_shards()):
             raise SourceError(
-                f"{place.label}: {promised - len(place.parts)} of {promised} shards are not there yet; "
+                f"{place.label}: {promised - len(parts)} of {promised} shards are not there yet; "
                 "run prepare.py again to go on"
             )
-        return sorted(place.parts)
+        return parts
 
     def metadata(self) -> pd.DataFrame:
         parts = self.parts()
@@ -102,7 +101,7 @@ class ParquetSource:
             records = list(tabulate(raw, part, findings=self.findings).itertuples(index=False))
             keep = [row for row, record in enumerate(records) if wanted is None or record.image_id in wanted]
             boxes = raw.get("boxes")
-            for row, image in self._images(part, raw["image_id"], keep):
+            for row, image in self._images(part, keep):
                 found = self._boxes.get(records[row].image_id, ()) if boxes is None else _boxes_in(boxes[row])
                 # No image is an empty file: one radiograph that cannot be read, and no fault of the others.
                 yield make_row(records[row], image or b"", found)
@@ -135,11 +134,11 @@ class ParquetSource:
     def _split_of(self, part: str) -> str | None:
         """The split that `datasets` puts a file in, or that its name tells."""
         match = _SPLIT_IN_NAME.search(part)
-        return self._place.parts[part].split or (SPLITS[match[1]] if match else None)
+        return self._place.part(part).split or (SPLITS[match[1]] if match else None)
 
     def _raw(self, part: str) -> dict[str, list[Any]]:
         """Field -> values of a file as they came, ClassLabels by their names."""
-        file = self._place.parts[part]
+        file = self._place.part(part)
         fields = self._fields(part)
         marks = (
             {} if "findings" in fields or "findings" in self.without else finding_columns(file.features, self.findings)
@@ -173,12 +172,12 @@ class ParquetSource:
 
     def _fields(self, part: str) -> dict[str, str]:
         """Field -> column of a file, and `boxes` where it has them."""
-        columns = self._place.parts[part].features
+        columns = self._place.part(part).features
         boxes = {"boxes": "boxes"} if "boxes" in columns else {}
         return {**spelled(columns, self.without, self.columns), **boxes}
 
     def _image_column(self, part: str) -> str:
-        features = self._place.parts[part].features
+        features = self._place.part(part).features
         pictures = (column for column, feature in features.items() if isinstance(feature, Image))
         column = self.columns.get("image") or ("image" if "image" in features else next(pictures, "image"))
         if column not in features:
@@ -187,28 +186,36 @@ class ParquetSource:
 
     def _image_paths(self, part: str) -> list[str | None]:
         """The paths beside the images of a file, without the images: what `datasets` cannot read apart."""
-        column, features = self._image_column(part), self._place.parts[part].features
+        column, features = self._image_column(part), self._place.part(part).features
         if isinstance(features[column], Value):
             raise SourceError(f"{part}: has no column image_id; it has {', '.join(features)}")
         with self._place.open(part) as raw, pq.ParquetFile(raw, pre_buffer=True) as file:
             images = file.read([f"{column}.path"]).column(column).to_pylist()
         return [image and image["path"] for image in images]
 
-    def _images(self, part: str, ids: list[Any], keep: list[int]) -> Iterator[tuple[int, bytes | None]]:
-        """Row -> encoded image of the rows to keep, one row group in memory at a time."""
+    def _images(self, part: str, keep: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Row -> encoded image of the rows to keep; row groups without one are not read.
+
+        `datasets` would read ahead of a slow reader until a gigabyte waits, so images are drawn from pyarrow itself.
+        """
         if not keep:
             return
-        file, column, id_column = self._place.parts[part], self._image_column(part), self._fields(part).get("image_id")
-        rows, options = range(len(ids)), {"fragment_scan_options": ONE_GROUP_AT_A_TIME}
-        if id_column is not None and len(keep) < len(ids):
-            rows, kind = keep, Features({id_column: file.features[id_column]}).arrow_schema.field(0).type
-            options["filters"] = pc.field(id_column).isin(pa.array([ids[row] for row in keep], kind))
-        kept, images = set(keep), (image for batch in file.stream([column], **options).iter(IMAGES_AT_ONCE)
-                                   for image in batch.column(0))  # fmt: skip
-        for row, image in zip(rows, images, strict=True):
-            if row in kept:
-                value = image.as_py()
-                yield row, value["bytes"] if isinstance(value, dict) else value
+        column = self._image_column(part)
+        is_plain = isinstance(self._place.part(part).features[column], Value)
+        columns, kept = [column if is_plain else f"{column}.bytes"], set(keep)
+        with self._place.open(part) as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                rows = range(start, start + file.metadata.row_group(group).num_rows)
+                start = rows.stop
+                if kept.isdisjoint(rows):
+                    continue
+                batches = file.iter_batches(IMAGES_AT_ONCE, row_groups=[group], columns=columns, use_threads=False)
+                images = (image for batch in batches for image in batch.column(0))
+                for row, image in zip(rows, images, strict=True):
+                    if row in kept:
+                        value = image.as_py()
+                        yield row, value["bytes"] if isinstance(value, dict) else value
 
     @contextmanager
     def _one_line_errors(self, part: str) -> Iterator[None]:
@@ -221,7 +228,8 @@ class ParquetSource:
 
 
 def _read(file: Part, columns: list[str]) -> pa.Table:
-    batches = list(file.stream(columns).iter(ROWS_AT_ONCE)) if columns else []
+    # Left to itself, the reader takes the rows of the first row group, and fails where these are none.
+    batches = list(file.stream(columns, batch_size=ROWS_AT_ONCE).iter(ROWS_AT_ONCE)) if columns else []
     return pa.concat_tables(batches) if batches else Features(file.features).arrow_schema.empty_table()
 
 
