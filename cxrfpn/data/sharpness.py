@@ -9,8 +9,8 @@ from PIL import Image, UnidentifiedImageError
 from radiograph_cxrfpn import PREPARED, comment_of
 
 SIDE_COLUMN = "source_side"
-# Files whose shorter side has fewer pixels count as blurred.
-SHARP_SIDE = 200
+# Files whose shorter side has fewer pixels count as blurred where figures are reported.
+SHARP_SIDE = 300
 _PREPARED_FROM = re.compile(rf"{PREPARED} from (\d+) px")
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.sharpness import SHARP_SIDE
 from cxrfpn.evaluation.findings_metric import compute_figures
 from cxrfpn.evaluation.metrics import auroc_by_finding
 from cxrfpn.training.optimisation import compute_loss, loss_weights
@@ -20,6 +19,9 @@ from cxrfpn.training.run import Run
 from cxrfpn.training.run_folder import as_kept, save_package, score_test_split
 from cxrfpn.training.teachers import Student, Teachers, feature_loss
 from modeling_cxrfpn import CxrFpnForImageClassification
+
+# A file with as many pixels on its shorter side shows all that a network sees at the sizes that are trained here.
+SEEN_SIDE = 200
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def auroc_within_sharpness(
     Where sharpness goes with the labels, a pooled figure rewards a model that reads sharpness; this one does not. A
     group without a finding that is both present and absent in it is left out.
     """
-    sharp = source_sides >= SHARP_SIDE
+    sharp = source_sides >= SEEN_SIDE
     means = []
     for group in (sharp, ~sharp):
         areas = auroc_by_finding(labels[group], scores[group], findings).values() if group.any() else ()
