@@ -102,6 +102,7 @@ RUN = {
 PYTHON = {
     "README.md 1": "assert len(pipe('radiograph.png', operating_point='youden', maps=True)) == 14",
     "docs/predicting.md 1": "assert len(findings) == 14",
+    "docs/predicting.md 2": "assert 0 <= figures['mean_auroc'] <= 1",
     "docs/deploying.md 1": "assert len(findings) == 14",
     "docs/engines.md 1": "assert len(answer) == 14",
 }
@@ -112,6 +113,11 @@ TRIED_LAUNCHING = ("tests/training/test_processes.py", "def test_two_processes_t
 PREDICTED_TWICE = ("tests/test_archive.py", "def test_two_processes_write_what_one_writes(")
 AN_ARCHIVE = "predict.py --source parquet:archive --output findings"
 ELSEWHERE = {
+    "publish.py --metric-repo org/chest_findings": (
+        "tests/publishing/test_metric_space.py",
+        "def test_evaluate_loads_it_from_the_hub_without_this_project(",
+    ),
+    "prepare.py --push-to-hub org/name": ("tests/data/test_pushing.py", "def test_load_dataset_opens_it_with_types_"),
     "git clone <this repository> cxr-densenet-fpn && cd cxr-densenet-fpn": (CI, "from a clean clone"),
     "git pull": (CI, "from a clean clone"),
     "make demo": (CI, "make demo"),
