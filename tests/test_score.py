@@ -187,7 +187,7 @@ def test_the_metadata_of_nih_is_enough(score, tmp_path, nih_mini):
         (["--source", "phantom:30", "--thresholds", "broken.json"], "broken.json: is not JSON"),
         (["--source", "phantom:30", "--thresholds", "few.json"], "few.json: thresholds.json: operating point"),
         (["--source", "phantom:30", "--prevalence", "high"], "--prevalence high: is neither observed nor a JSON file"),
-        (["--source", "phantom:30", "--prevalence", "few.json"], "the prevalence of Atelectasis is None"),
+        (["--source", "phantom:30", "--prevalence", "few.json"], "--prevalence lacks "),
         (["--source", "phantom:30", "--prevalence", "observed"], "lacks the calibration"),
         (["--source", "phantom:30", "--resamples", "0"], "must be 1 or more"),
         ([], "--source"),

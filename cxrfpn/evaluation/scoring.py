@@ -173,8 +173,6 @@ def probabilities(scored: Scored, thresholds: Thresholds, settings: Settings) ->
     if settings.prevalence == OBSERVED:
         actual = (scored.labels.sum(axis=0) + 0.5) / ((~np.isnan(scored.truth)).sum(axis=0) + 1)
     else:
-        if missing := [finding for finding in scored.findings if finding not in settings.prevalence]:
-            raise ThresholdsError(f"--prevalence lacks {', '.join(missing)}; give the share of every finding")
         actual = np.array([settings.prevalence[finding] for finding in scored.findings])
     return shift_prevalence(calibrated, fitted, actual)
 
@@ -199,6 +197,12 @@ def read_prevalence(text: str) -> str | dict[str, float]:
         if not isinstance(share, int | float) or not 0 < share < 1:
             raise ThresholdsError(f"{text}: the prevalence of {finding} is {share!r}; it must lie between 0 and 1")
     return values
+
+
+def _require_shares(prevalence: str | Mapping[str, float], findings: Sequence[str]) -> None:
+    missing = [] if prevalence == OBSERVED else [finding for finding in findings if finding not in prevalence]
+    if missing:
+        raise ThresholdsError(f"--prevalence lacks {', '.join(missing)}; give the share of every finding")
 
 
 def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap, thresholds: Thresholds) -> None:
@@ -226,6 +230,7 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
     sets: dict[str, NDArray | None] = {"": scored.scores}
     sets["_calibrated"] = probabilities(scored, thresholds, Settings())
     if settings.prevalence is not None:
+        _require_shares(settings.prevalence, scored.findings)
         fitted_prevalence(thresholds, scored.findings)
         sets["_at_prevalence"] = probabilities(scored, thresholds, settings)
     for suffix, values in sets.items():
