@@ -36,9 +36,9 @@ def test_finding_maps_are_what_each_place_adds_to_the_logit(tiny_config, radiogr
     weights = [torch.exp(sharpness * level.detach()) for level in levels]
     weights = [weight / weight.sum(dim=(2, 3), keepdim=True) for weight in weights]
     pooled = torch.cat([(level * weight).sum(dim=(2, 3)) for level, weight in zip(levels, weights, strict=True)], dim=1)
-    torch.testing.assert_close(tiny_model._classify(pooled, patients), tiny_model(radiographs, patients).logits)
+    torch.testing.assert_close(tiny_model.classify(pooled, patients), tiny_model(radiographs, patients).logits)
     for column, name in enumerate(asked):
-        logit = tiny_model._classify(pooled, patients)[:, FINDINGS.index(name)].sum()
+        logit = tiny_model.classify(pooled, patients)[:, FINDINGS.index(name)].sum()
         gradients = torch.autograd.grad(logit, levels, retain_graph=True)
         total = sum(
             F.interpolate((g * level).sum(1, keepdim=True), size=(8, 8), mode="bilinear", align_corners=False)

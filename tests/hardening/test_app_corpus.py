@@ -77,7 +77,7 @@ def test_a_zip_of_the_corpus_is_answered_file_by_file_over_http(client, corpus, 
 
 
 @pytest.mark.parametrize(
-    "name", ["bomb_text.png", "claim_most.png", "cut_50_deep.png", "dicom_nested_deep.dcm", "impostor_zip.png"]
+    "name", ["bomb_strip.png", "claim_most.png", "cut_50_deep.png", "dicom_nested_deep.dcm", "impostor_zip.png"]
 )
 def test_a_bad_file_is_one_line_over_http(client, corpus_folder, name):
     with pytest.raises(AppError) as caught:

@@ -72,6 +72,7 @@ class LoopbackHub:
         self.requests: list[Request] = []
         self.connections: list[socket.socket] = []
         self.lock = threading.Lock()
+        self._cache = tempfile.TemporaryDirectory()
         self._routes: list[tuple[str, re.Pattern, Callable[..., Any]]] = []
         kind, repo, rev = f"(?P<kind>{'|'.join(KINDS)})", r"(?P<repo>[\w.-]+/[\w.-]+)", "(?P<revision>[^/]+)"
         self.route("GET", rf"/api/{kind}/{repo}", info)
@@ -90,7 +91,6 @@ class LoopbackHub:
 
     def __enter__(self) -> "LoopbackHub":
         hub = self
-        self._cache = tempfile.TemporaryDirectory()
 
         class Bound(Handler):
             pass

@@ -80,8 +80,9 @@ def reason_of(error: BaseException) -> str:
     for kind, words in _FINAL.items():
         if any(isinstance(each, kind) for each in _chain(error)):
             return words
-    passing = "the Hub does not answer as it should; run it again later: " if _may_pass(error) else ""
-    return f"{passing}cannot be read ({_cause(error)})"
+    if _may_pass(error):
+        return f"the Hub cannot be read ({_cause(error)}); run it again later"
+    return f"cannot be read ({_cause(error)})"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
