@@ -29,8 +29,11 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
 @pytest.mark.parametrize(
     ("work", "command", "kills"),
     [
-        pytest.param(work, command, kills, marks=marks, id=f"{command}-{kills}")
-        for kills, marks in ((2, ()), (50, pytest.mark.slow))
+        # Preparing from the Hub takes a minute and a half even when it is killed only twice.
+        pytest.param(
+            work, command, kills, marks=[pytest.mark.slow] * (kills > 2 or work is Preparing), id=f"{command}-{kills}"
+        )
+        for kills in (2, 50)
         for work, command in ((Preparing, "prepare"), (Training, "train"), (Publishing, "publish"))
     ],
     indirect=["work"],
