@@ -20,13 +20,6 @@ MAX_AGE_YEARS = 120.0
 _UNKNOWN = frozenset(
     ("", "u", "unk", "unknown", "unspecified", "nan", "<na>", "nat", "na", "none", "null", "n/a", "-", "?")
 )
-_AGE = re.compile(r"(-?\d{1,400}(?:[.,]\d{1,40})?)\s*(y|yrs?|years?|m|months?|w|wks?|weeks?|d|days?)?\.?")
-_YEARS = 100.0
-MAX_AGE_YEARS = 120.0
-
-_UNKNOWN = frozenset(
-    ("", "u", "unk", "unknown", "unspecified", "nan", "<na>", "nat", "na", "none", "null", "n/a", "-", "?")
-)
 _AGE = re.compile(
     r"(-?\d{1,400}(?:[.,]\d{1,40})?)\s*(y|m|w|d)?(?:(?<=y)(?:r|rs|ears?)|(?<=m)onths?|(?<=w)eeks?|(?<=d)ays?)?\.?"
 )
