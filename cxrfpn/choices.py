@@ -6,7 +6,7 @@ DEFAULT_SOURCE = "timm/nih-chest-xray-14"
 SPLITS = ("train", "validation", "test", "all")
 PROTOCOL_NAMES = ("official", "report", "patients")
 LABEL_TABLE_NAMES = ("chexpert", "mimic", "padchest", "vindr", "rsna", "siim", "nih-google")
-# The precision that an operating point keeps to, unless it is told otherwise.
+# The precision that an operating point keeps to by default.
 MIN_PRECISION = 0.30
 FORM_NAMES = ("table", "json", "csv", "parquet")
 # The fields of a source whose columns may have names of their own: the image, and its metadata.

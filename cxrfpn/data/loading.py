@@ -1,4 +1,4 @@
-"""Batches from prepared shards, in an order that (seed, epoch, step) names for ever.
+"""Batches from prepared shards, in an order that (seed, epoch, step) always names.
 
 What "shuffled" means here. An epoch's entries (a row, or a copy of one) are gathered by row group, the groups are
 permuted, the line of groups is cut into windows of `window` entries, and each window's entries are permuted. With

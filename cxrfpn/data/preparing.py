@@ -191,7 +191,7 @@ def _start_worker(job: _Job, seen: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """Killed without a chance to say so, the parent would leave its workers waiting for ever."""
+    """Killed without a chance to say so, the parent would leave its workers waiting without end."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
