@@ -27,6 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import datasets
 import pytest
+import transformers.utils.hub
 from huggingface_hub import constants
 
 from tests.hubs.repositories import COMMIT, KINDS, Answer, Repo, etag, info, paths_info, resolve, tree
@@ -118,6 +119,7 @@ class LoopbackHub:
         monkeypatch.setattr(constants, "ENDPOINT", self.endpoint)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.endpoint + path)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", self._cache.name)
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # it keeps the address that it was made with
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.endpoint)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
 
