@@ -88,7 +88,8 @@ def draw_auroc(figures: Mapping[str, Any]) -> Figure:
     for row, area in zip(rows, areas, strict=True):
         axes.text(1.06, row, f"{area:.3f}", va="center", ha="right")
     axes.axvline(0.5, color=GREY, lw=1, ls="--")
-    axes.set(xlim=(0.3, 1.07), xlabel="AUROC (95 % interval)", title=_title(figures))
+    bounded = "95 % interval; none with positives of few patients" if np.isnan(bounds).any() else "95 % interval"
+    axes.set(xlim=(0.3, 1.07), xlabel=f"AUROC ({bounded})", title=_title(figures))
     return figure
 
 
@@ -119,7 +120,7 @@ def draw_precision_recall(scored: Scored, figures: Mapping[str, Any]) -> Figure:
             axes.step(recall, precision, where="post", color=BLUE, lw=1.4)
             axes.plot(figures_here["recall"], figures_here["precision"], "o", color=ORANGE, ms=5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=_named(finding, "AP", figures_here["average_precision"]))
-    _key(figure, len(scored.findings), {"precision-recall curve": BLUE, "at the threshold": ORANGE, "chance": GREY})
+    _key(figure, len(scored.findings), {"precision-recall": BLUE, "at the threshold": ORANGE, "chance": GREY})
     return figure
 
 
@@ -227,7 +228,7 @@ def _key(figure: Figure, place: int, colours: Mapping[str, str]) -> None:
     axes.axis("off")
     for name, colour in colours.items():
         axes.plot([], [], color=colour, lw=4, label=name)
-    axes.legend(loc="center", frameon=False, fontsize=10)
+    axes.legend(loc="center", frameon=False, fontsize=10, handlelength=1.2)
 
 
 def _title(figures: Mapping[str, Any]) -> str:
