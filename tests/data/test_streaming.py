@@ -4,11 +4,13 @@ import hashlib
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import httpx2
 import huggingface_hub
 import numpy as np
 import pyarrow as pa
@@ -141,9 +143,25 @@ def test_a_source_is_patient_in_every_process_that_it_travels_to(hub: LoopbackHu
     """A worker starts with the libraries as they are."""
     travelled = pickle.dumps(source)
     huggingface_hub.set_client_factory(huggingface_hub.utils._http.default_client_factory)
-    patience.be_patient.cache_clear()
+    patience._set_retries.cache_clear()
     hub.faults.append(Fault("parquet", cut_after=300_000, times=1000))
     assert list(pickle.loads(travelled).rows(FILE)) == on_disk[:40]
+
+
+def test_many_threads_may_be_the_first_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one exchanges the client of huggingface_hub, the others get none from it."""
+    exchange, exchanges = patience.set_client_factory, []
+
+    def slow_exchange(factory: Callable[[], httpx2.Client]) -> None:
+        exchanges.append(factory)
+        time.sleep(0.2)
+        exchange(factory)
+
+    monkeypatch.setattr(patience, "set_client_factory", slow_exchange)
+    patience._set_retries.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: patience.be_patient(), range(8)))
+    assert len(exchanges) == 1
 
 
 def test_what_is_read_stays_at_the_commit_that_was_opened(hub: LoopbackHub, source: Source, folder: Path) -> None:

@@ -5,6 +5,7 @@ keeps what had come of a range that was cut, ends connections that crawl, and sa
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -34,6 +35,8 @@ READ_TRIES, READ_WAIT = 4, 5.0
 LEAST_RATE, RATE_SECONDS = 8192.0, 30.0
 # A connection that brought this much before it broke is no failure: another one brings the rest of the range.
 WORTHWHILE_BYTES = 1 << 18
+# While one thread exchanges the client of huggingface_hub, others would get none.
+_SETTING = threading.Lock()
 _FINAL: dict[type[Exception], str] = {
     OfflineModeIsEnabled: "the Hub is switched off by HF_HUB_OFFLINE; unset it, or use a source on this disk",
     GatedRepoError: "asks for consent first; give it on its page on the Hub, and log in with `hf auth login`",
@@ -42,9 +45,14 @@ _FINAL: dict[type[Exception], str] = {
 }
 
 
-@cache
 def be_patient() -> None:
-    """Set the libraries' retries for this process, and leave one log line for each."""
+    """Set the libraries' retries for this process, and leave one log line for each; safe to call from many threads."""
+    with _SETTING:
+        _set_retries()
+
+
+@cache
+def _set_retries() -> None:
     config = datasets.config
     config.STREAMING_READ_MAX_RETRIES = config.STREAMING_OPEN_MAX_RETRIES = READ_TRIES
     config.STREAMING_READ_RETRY_INTERVAL = config.STREAMING_OPEN_RETRY_INTERVAL = READ_WAIT
