@@ -1,8 +1,9 @@
 """The report's training augmentation, every radiograph with its own parameters: drawn once, rendered in two ways.
 
-On a CPU OpenCV renders image by image, on any other device torch renders the whole batch. Both do, in this order:
-degrade (to 128 pixels and back); shrink by area, where the result is much smaller; one bilinear warp that crops,
-rotates, shifts, mirrors and resizes; blur; exposure and normalisation.
+Compression as JPEG comes first, always on the CPU. Then, on a CPU OpenCV renders image by image, on any other device
+torch renders the whole batch. Both do, in this order: degrade (to 128 pixels and back); shrink by area, where the
+result is much smaller; one bilinear warp that crops, rotates, shifts, mirrors and resizes; blur; exposure and
+normalisation.
 """
 
 from dataclasses import dataclass, fields
@@ -28,7 +29,9 @@ class Augmentation:
     crop: the side that a random crop keeps, 0 to 1. rotation_degrees, translation (a share of the side), brightness
     (added, of 0..1) and contrast (factor 1 +- this, about mid grey): drawn evenly from -x to x. mirror, blur, degrade:
     probabilities. A mirrored chest has its heart on the other side. `degrade` brings a sharp image down to 128 pixels
-    and back: where sharp and blurred sources differ in their findings, blur would otherwise tell them apart.
+    and back: where sharp and blurred sources differ in their findings, blur would otherwise tell them apart. `jpeg`
+    is the probability of a compression as JPEG, with a quality drawn evenly from `jpeg_quality`: where sources differ
+    in how they were compressed, its traces would tell them apart as well.
     """
 
     crop: float = 0.9
@@ -40,6 +43,8 @@ class Augmentation:
     blur: float = 0.4
     blur_sigma: tuple[float, float] = (0.2, 1.5)
     degrade: float = 0.0
+    jpeg: float = 0.0
+    jpeg_quality: tuple[int, int] = (50, 95)
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,11 @@ class Parameters:
     """What is done to each of B images, as float32 arrays [B].
 
     warp is [B,2,3], from places in the result to places in the image, both in -1..1 from edge to edge; gain and offset
-    act on grey levels of 0..1; sigma is 0 where there is no blur.
+    act on grey levels of 0..1; sigma is 0 where there is no blur, quality (1 to 100) where there is no compression.
     """
 
     warp: np.ndarray
+    quality: np.ndarray
     degrade: np.ndarray
     sigma: np.ndarray
     gain: np.ndarray
@@ -77,14 +83,29 @@ def draw_parameters(settings: Augmentation, count: int, seed: int, epoch: int, f
     shift_x = slack * even[2] + 2 * settings.translation * even[3]
     shift_y = slack * even[4] + 2 * settings.translation * even[5]
     low, high = settings.blur_sigma
+    worst, best = settings.jpeg_quality
+    compressed = draws[11] < settings.jpeg
     values = {
         "warp": np.stack([cosine * flip, -sine, shift_x, sine * flip, cosine, shift_y], axis=1).reshape(-1, 2, 3),
+        "quality": np.where(compressed, worst + (best - worst) * draws[11] / max(settings.jpeg, 1e-9), 0).round(),
         "degrade": draws[6] < settings.degrade,
         "sigma": np.where(draws[7] < settings.blur, low + (high - low) * draws[8], 0),
         "gain": 1 + settings.contrast * even[9],
         "offset": settings.brightness * even[10],
     }
     return Parameters(**{name: value.astype(np.float32) for name, value in values.items()})
+
+
+def compress(pixels: Tensor, parameters: Parameters) -> Tensor:
+    """Compress some images of a batch [B,S,S] uint8 on the CPU as JPEG, and decode them again."""
+    if not parameters.quality.any():
+        return pixels
+    result = pixels.clone()
+    for image, quality in zip(result.numpy(), parameters.quality.tolist(), strict=True):
+        if quality:
+            data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+            image[:] = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    return result
 
 
 def augment(pixels: Tensor, parameters: Parameters, size: int) -> Tensor:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.data.preparing import is_only_trained_on, prepare_image
+from cxrfpn.data.preparing import prepare_image
 from cxrfpn.data.schema import UNLABELLED, Row, Source, SourceError
 from cxrfpn.data.shards import Images
 from cxrfpn.data.sources.columns import checked
@@ -99,7 +99,7 @@ def _ahead(
 
 def _prepared(row: Row, size: int) -> tuple[bytes, int]:
     try:
-        return prepare_image(row.content(), row.image_id, size, lossless=not is_only_trained_on(row))
+        return prepare_image(row.content(), row.image_id, size)
     except (RadiographError, OSError) as error:  # Pillow says OSError of a file that ends in its header
         reason = str(error).removeprefix(f"{row.image_id}: ")
         raise SourceError(

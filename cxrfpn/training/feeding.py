@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cxrfpn.data.augment import augment, draw_parameters, evaluation_view
+from cxrfpn.data.augment import augment, compress, draw_parameters, evaluation_view
 from cxrfpn.data.balancing import SPLITS
 from cxrfpn.data.cohort import plan_cohort
 from cxrfpn.data.labels import truth_matrix
@@ -156,7 +156,8 @@ def training_batches(
 
     def make(batch: Batch) -> tuple[Batch, Tensor, Tensor]:
         parameters = draw_parameters(recipe.augmentation, len(batch), recipe.seed, epoch, batch.first)
-        pixel_values = augment(batch.pixels.to(device, non_blocking=True), parameters, size)
+        pixels = compress(batch.pixels, parameters).to(device, non_blocking=True)
+        pixel_values = augment(pixels, parameters, size)
         patients = hide_inputs(batch.patients, recipe.patient_dropout, recipe.seed, epoch, batch.first)
         return batch, pixel_values.contiguous(memory_format=torch.channels_last), patients.to(device)
 

@@ -195,7 +195,8 @@ class Recipe:
     def as_yaml(self) -> str:
         """The whole recipe, defaults included, in a form that `read_recipe` reads."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        plain["augmentation"]["blur_sigma"] = list(self.augmentation.blur_sigma)
+        for name in ("blur_sigma", "jpeg_quality"):
+            plain["augmentation"][name] = list(plain["augmentation"][name])
         return yaml.safe_dump(plain, sort_keys=False, width=110)
 
 

@@ -1,11 +1,13 @@
 """Augmentation: both renderers do the same, and what torchvision does; evaluation sees what inference sees."""
 
+import io
 from dataclasses import fields
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
@@ -15,6 +17,7 @@ from cxrfpn.data.augment import (
     augment,
     augment_with_opencv,
     augment_with_torch,
+    compress,
     draw_parameters,
     evaluation_view,
 )
@@ -122,6 +125,20 @@ class TestRenderer:
         expected = torch.nn.functional.interpolate(small[:, None].float(), scale_factor=2, mode="bilinear")[:, 0]
         assert (drawn - expected).abs().max() < 1.6
         assert (_grey(render(small, parameters, 128)) - small.float()).abs().max() < 1e-3
+
+
+def test_compression_leaves_the_traces_of_its_quality(pixels):
+    settings = Augmentation(jpeg=0.5, jpeg_quality=(40, 60))
+    parameters = draw_parameters(settings, len(pixels), seed=0, epoch=0, first=0)
+    compressed, original = compress(pixels, parameters), pixels.clone()
+    assert 0 < np.count_nonzero(parameters.quality) < len(pixels)
+    for index, quality in enumerate(parameters.quality):
+        assert quality == 0 or 40 <= quality <= 60
+        file = io.BytesIO()
+        Image.fromarray(pixels[index].numpy()).save(file, "JPEG", quality=int(quality))  # Pillow as the reference
+        expected = np.asarray(Image.open(file)) if quality else pixels[index].numpy()
+        assert np.abs(compressed[index].numpy() - expected.astype(int)).max() <= 2
+    assert torch.equal(pixels, original)  # the loader's own pixels stay as they are
 
 
 def test_a_place_in_an_epoch_has_one_set_of_parameters():
