@@ -17,13 +17,14 @@ def main() -> None:
     # Only now, since --help and wrong usage need none of it.
     from demo.launching import free_address, launch
     from engine_cxrfpn import load_engine
+    from pixels_cxrfpn import printable
     from thresholds_cxrfpn import PackageError
 
     try:
         host, port = free_address()  # before the model, which takes seconds
         launch(load_engine(MODEL), host, port)
     except (PackageError, OSError) as error:
-        print(f"app: {error}", file=sys.stderr)
+        print(printable(f"app: {error}"), file=sys.stderr)
         sys.exit(2)
 
 

@@ -144,7 +144,9 @@ def _fastest(path: Path) -> Engine | None:
         return None
     engine = _open(path, backend)
     if (name := engine.outdated()) is not None:
-        print(f"{path} is not used: {_outdated(name, path)}", file=sys.stderr)
+        from pixels_cxrfpn import printable  # here, since --help needs no numpy
+
+        print(printable(f"{path} is not used: {_outdated(name, path)}"), file=sys.stderr)
         return None
     return engine
 

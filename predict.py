@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrfpn.choices import FORM_NAMES
+from cxrfpn.terminal import say, show
 from engine_cxrfpn import AUTO, BACKENDS, load_engine
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ def main() -> int:
     from cxrfpn.prediction.maps import save_maps
     from cxrfpn.prediction.predicting import predict
     from cxrfpn.prediction.tables import write_predictions
-    from pixels_cxrfpn import printable
 
     try:
         if arguments.source is not None:
@@ -52,13 +52,13 @@ def main() -> int:
         sys.stdout = None
         return 0
     except (ValueError, OSError) as error:
-        print(printable(f"predict: {error}"), file=sys.stderr)
+        say(f"predict: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
     for place in (arguments.output, arguments.maps, arguments.dicom_out):
         if place is not None:
-            print(printable(f"written: {place}"), file=sys.stderr)
+            say(f"written: {place}")
     if errors:
         _list(f"predict: {len(errors)} of {len(inputs)} could not be predicted:", errors)
     if unlinked:
@@ -143,14 +143,11 @@ def _predict_archive(arguments: argparse.Namespace) -> int:
     if tally is None:  # one of several processes, of which the first one reports
         return 0
     if tally.unreadable:
-        print(
-            f"predict: {tally.unreadable} of {tally.images} images could not be read; their rows say why",
-            file=sys.stderr,
-        )
+        say(f"predict: {tally.unreadable} of {tally.images} images could not be read; their rows say why")
     if tally.failed:
         _list(f"predict: {len(tally.failed)} parts could not be read:", tally.failed)
         return 2
-    print(f"predicted: {tally.images:,} images in {arguments.output}")
+    show(f"predicted: {tally.images:,} images in {arguments.output}")
     return 0
 
 
@@ -171,13 +168,12 @@ def _save_reports(
 def _inputs(arguments: argparse.Namespace) -> list[Input]:
     from cxrfpn.prediction.inputs import Input, find_radiographs, match_patients, read_patients
     from patient_cxrfpn import Patient
-    from pixels_cxrfpn import printable
 
     found = find_radiographs(arguments.paths)
     if skipped := [path for path in found.skipped if path != arguments.patients]:
-        names = ", ".join(printable(path.name) for path in skipped[:LISTED])
+        names = ", ".join(path.name for path in skipped[:LISTED])
         more = ", ..." if len(skipped) > LISTED else ""
-        print(f"predict: files that are no pictures, skipped: {len(skipped)} ({names}{more})", file=sys.stderr)
+        say(f"predict: files that are no pictures, skipped: {len(skipped)} ({names}{more})")
     paths = found.radiographs
     if arguments.patients is None:
         patient = {"age": arguments.age, "sex": arguments.sex, "view_position": arguments.view_position}
@@ -186,19 +182,15 @@ def _inputs(arguments: argparse.Namespace) -> list[Input]:
     inputs, unused = match_patients(paths, read_patients(arguments.patients))
     unknown = sum(not entry.patient for entry in inputs)
     if unused or unknown:
-        print(
+        say(
             f"predict: {unknown} files have no row in {arguments.patients} (their patients count as unknown), "
-            f"and {len(unused)} of its rows have no file",
-            file=sys.stderr,
+            f"and {len(unused)} of its rows have no file"
         )
     return inputs
 
 
 def _list(title: str, lines: Iterable[str]) -> None:
-    """Print lines on standard error, of which none may hold a command to the terminal."""
-    from pixels_cxrfpn import printable
-
-    print(title, *map(printable, lines), sep="\n  ", file=sys.stderr)
+    say(title, *(f"  {line}" for line in lines))
 
 
 def _watch(predictions: Iterable[Prediction], count: int, errors: list[str]) -> Iterator[Prediction]:

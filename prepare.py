@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrfpn.choices import DEFAULT_SOURCE, add_columns_option
+from cxrfpn.terminal import say, show
 
 if TYPE_CHECKING:
     from cxrfpn.data.preparing import Prepared
@@ -27,12 +28,12 @@ def main() -> int:
         if arguments.show:
             _show(prepared.folder, arguments.show)
         if arguments.push_to_hub:
-            print(f"on the Hub: {push_to_hub(prepared.folder, arguments.push_to_hub)}")
+            show(f"on the Hub: {push_to_hub(prepared.folder, arguments.push_to_hub)}")
     except (SourceError, PrepareError, OSError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
+        say(f"prepare: {error}")
         return 2
     except KeyboardInterrupt:
-        print("prepare: stopped; run the same command again to go on", file=sys.stderr)
+        say("prepare: stopped; run the same command again to go on")
         return 130
     return 0
 
@@ -69,8 +70,8 @@ def _report(prepared: Prepared) -> None:
 
     if prepared.skipped:
         unreadable = f"{len(prepared.skipped)} images could not be read and are listed in {prepared.folder / SKIPPED}"
-        print(f"prepare: {unreadable}", file=sys.stderr)
-    print(f"prepared: {prepared.images:,} images in {prepared.folder}")
+        say(f"prepare: {unreadable}")
+    show(f"prepared: {prepared.images:,} images in {prepared.folder}")
 
 
 def _show(folder: Path, pictures: Path) -> None:
@@ -80,7 +81,7 @@ def _show(folder: Path, pictures: Path) -> None:
     from cxrfpn.data.shards import PreparedShards
 
     save_pictures(PreparedShards(folder), pictures)
-    print(f"pictures: {pictures}")
+    show(f"pictures: {pictures}")
 
 
 if __name__ == "__main__":

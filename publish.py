@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from cxrfpn.terminal import say, show
+
 ROOT = Path(__file__).resolve().parent
 # Precisions that are measured before a file is kept.
 GUARDED = ("int8", "bf16")
@@ -21,20 +23,20 @@ def main() -> int:
 
     try:
         if arguments.metric_repo is not None:
-            print(publish_metric(arguments.metric_repo, arguments.private, arguments.dry_run))
+            show(publish_metric(arguments.metric_repo, arguments.private, arguments.dry_run))
             return 0
         if arguments.onnx is not None:
             _export(arguments)
             return 0
         release = prepare_release(arguments.run, arguments.model_repo, arguments.space_repo, arguments.private, ROOT)
-        print(release.listing())
+        show(release.listing())
         if not arguments.dry_run:
-            print(release.upload(arguments.run.resolve().name))
+            show(release.upload(arguments.run.resolve().name))
     except (ValueError, OSError) as error:
-        print(f"publish: {error}", file=sys.stderr)
+        say(f"publish: {error}")
         return 2
     except KeyboardInterrupt:
-        print("publish: stopped; the same command goes on", file=sys.stderr)
+        say("publish: stopped; the same command goes on")
         return 130
     return 0
 
@@ -54,8 +56,8 @@ def _export(arguments: argparse.Namespace) -> None:
         export_onnx(pipe, arguments.onnx)
     else:
         export = {"int8": export_int8, "bf16": export_bf16}[precision]
-        print(export(pipe, source, arguments.onnx))
-    print(f"written: {arguments.onnx} ({arguments.onnx.stat().st_size / 1e6:.1f} MB)")
+        show(export(pipe, source, arguments.onnx))
+    show(f"written: {arguments.onnx} ({arguments.onnx.stat().st_size / 1e6:.1f} MB)")
 
 
 def _parse() -> argparse.Namespace:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrfpn.choices import LABEL_TABLE_NAMES, MIN_PRECISION, PROTOCOL_NAMES, SPLITS, add_columns_option
+from cxrfpn.terminal import say, show
 from engine_cxrfpn import AUTO, BACKENDS, load_engine
 from findings_cxrfpn import FINDINGS
 
@@ -32,12 +33,12 @@ def main() -> int:
             checklist, counts = save_checklist(report, arguments.output_dir)
             written.append(checklist)
     except (ValueError, OSError) as error:
-        print(f"score: {error}", file=sys.stderr)
+        say(f"score: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
-    print("\n".join([report.summary(), *counts]))
-    print(f"written: {', '.join(map(str, written))}")
+    show(report.summary(), *counts)
+    show(f"written: {', '.join(map(str, written))}")
     return 0
 
 
@@ -121,7 +122,7 @@ def _score(arguments: argparse.Namespace) -> Report:
     )
     labels = open_label_table(arguments.labels) if arguments.labels else None
     if labels is not None:
-        print(labels.summary(), file=sys.stderr)
+        say(*labels.summary().split("\n"))
     engine = None
     if not arguments.predictions:
         engine = load_engine(arguments.model, arguments.backend, trust_remote_code=arguments.trust_remote_code)

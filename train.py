@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from cxrfpn.terminal import say, show
+
 
 def main() -> int:
     arguments, overrides = _parse()
@@ -26,10 +28,10 @@ def main() -> int:
     try:
         train(read_recipe(arguments.recipe, overrides), folder, arguments.resume)
     except Stopped:
-        print(f"train: stopped, with a checkpoint in {folder}; --resume goes on", file=sys.stderr)
+        say(f"train: stopped, with a checkpoint in {folder}; --resume goes on")
         return 130
     except KeyboardInterrupt:  # while images are prepared, or the test split is scored
-        print(f"train: stopped; start it again, with --resume if {folder} holds a run", file=sys.stderr)
+        say(f"train: stopped; start it again, with --resume if {folder} holds a run")
         return 130
     except (
         RecipeError,
@@ -41,12 +43,12 @@ def main() -> int:
         LaunchError,
         TrainingError,
     ) as error:
-        print(f"train: {error}", file=sys.stderr)
+        say(f"train: {error}")
         return 2
     except OSError as error:
-        print(f"train: {error}; mend that, and --resume goes on", file=sys.stderr)
+        say(f"train: {error}; mend that, and --resume goes on")
         return 2
-    print(f"model package: {folder}")
+    show(f"model package: {folder}")
     return 0
 
 

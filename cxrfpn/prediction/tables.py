@@ -55,9 +55,9 @@ def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequ
             probability = "" if finding["probability"] is None else f"{finding['probability']:.3f}"
             call = "  positive" if finding["positive"] else ""
             numbers = f"{finding['score']:>7.3f}{finding['threshold']:>11.3f}{probability:>13}"
-            print(f"  {finding['label']:<{width}}{numbers}{call}", file=file)
+            print(f"  {printable(finding['label']):<{width}}{numbers}{call}", file=file)
         for note in prediction.findings.notes:
-            print(f"  note: {note}", file=file)
+            print(f"  note: {printable(note)}", file=file)
         print(file=file)
 
 

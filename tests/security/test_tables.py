@@ -1,6 +1,7 @@
 """Names and errors that others chose: no formula in a spreadsheet, no command to a terminal, and still readable."""
 
 import csv
+import importlib
 import io
 import json
 import sys
@@ -11,7 +12,9 @@ from PIL import Image
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.cells import cell, text_of, write_csv
 from cxrfpn.evaluation.predictions import read_predictions
+from cxrfpn.terminal import say, show
 from predict import main
+from tests.hardening.dicoms import make_dicom, stored
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "＋1", "－1", "＠A", " =1", '"=1', "'=1", "\t=1"]
 
@@ -83,3 +86,38 @@ def test_no_formula_reaches_the_spreadsheet_and_scores_are_read_again(ward, run,
 def test_a_glob_that_matches_nothing_is_named_without_its_commands(run):
     code, out, err = run("nowhere\x1b[2J*.png")
     assert (code, out) == (2, "") and "matches no file" in err and "\x1b" not in err
+
+
+EVIL = "ward\x1b]0;title\x07\u202e\nall is well"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("predict", [f"{EVIL}*.png"]),
+        ("prepare", ["--source", f"csv:{EVIL}.csv", "--output", "out"]),
+        ("score", ["--predictions", f"{EVIL}.csv", "--source", "phantom:10", "--split", "all"]),
+        ("train", [f"{EVIL}.yaml"]),
+        ("publish", [EVIL, "--model-repo", "org/a", "--space-repo", "org/b"]),
+    ],
+)
+def test_what_a_script_says_of_a_name_commands_no_terminal(script, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+    assert importlib.import_module(script).main() == 2
+    out, err = capsys.readouterr()
+    assert not out and err.splitlines()[-1].startswith(f"{script}: ") and "ward?]0;title???all is well" in err
+    assert all(line.isprintable() for line in err.splitlines())
+
+
+def test_lines_and_texts_are_printed_with_question_marks_for_commands(capsys):
+    say("one\x1b[2J\ntwo", "three")
+    show("one\x1b[2J\ntwo", "three")
+    out, err = capsys.readouterr()
+    assert err == "one?[2J?two\nthree\n" and out == "one?[2J\ntwo\nthree\n"
+
+
+def test_a_note_of_a_header_commands_no_terminal(run, drawing, tmp_path):
+    (tmp_path / "film.dcm").write_bytes(stored(make_dicom(drawing, 8, Modality="\x1b[31mCT")))
+    code, out, err = run(str(tmp_path / "film.dcm"))
+    assert code == 0 and "note: The header says that the modality is" in out and "\x1b" not in out + err

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from pixels_cxrfpn import printable
+
 logger = logging.getLogger(__name__)
 
 # NIH's ids go from 1 to 30805, and its files are named 00000013_005.png: patient 13, follow-up 5.
@@ -44,5 +46,6 @@ def warn_of_other_patients(table: pd.DataFrame) -> None:
         logger.warning(
             "%s, row %s: image %s belongs to patient %s by its name and to patient %s by the table (%d images differ); "
             "if the files are the NIH's, name the patients as the files do, or splits by patient leak",
-            file, row, table["image_id"].iloc[first], named.iloc[first], table["patient_id"].iloc[first], differs.sum(),
+            printable(file), row, printable(table["image_id"].iloc[first]), named.iloc[first],
+            printable(table["patient_id"].iloc[first]), differs.sum(),
         )  # fmt: skip
