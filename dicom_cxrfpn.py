@@ -2,7 +2,6 @@
 
 import io
 import re
-import struct
 import warnings
 import zlib
 from typing import Any
@@ -24,20 +23,24 @@ except ImportError:
     from patient_cxrfpn import Patient, unique
     from pixels_cxrfpn import RadiographError, check_size, grey_of_array, printable, stretch_to_8_bits
 
-# Of a DICOM file that inflates, and of any other file.
+# Of a file, in bytes, inflated too.
 MAX_BYTES = 2**30
+# Of what stands before the pixels; and of a pixel, of three samples of 32 bits.
+HEADER_BYTES, PIXEL_BYTES = 2**24, 12
+GZIP = b"\x1f\x8b"
 # Pieces that are read of a DICOM file besides one a kilobyte: two for each element, of which a radiograph has hundreds.
 MAX_READS = 50_000
 DICOM_SUFFIXES = (".dcm", ".dicom")
-# The transfer syntax (0002,0010) of a DICOM file that is deflated as a whole.
-DEFLATED_DICOM = re.compile(rb"\x02\x00\x10\x00.{4}1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
-
 # How a DICOM data set begins that lacks the mark: an element of group 2 or 8, explicit (VR) or implicit (length).
 BARE_DICOM = re.compile(
     rb"[\x02\x08]\0[\x00-\x20]\0(?:[A-Z]{2}|[\x00-\x40]\0\0\0)|\0\x08\0[\x00-\x20][A-Z]{2}", re.DOTALL
 )
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+
+
+class _Deflated(Exception):
+    """Raised when pydicom is about to inflate the rest of a file, for which it has no limit."""
 
 
 class _Counted(io.BytesIO):
@@ -48,6 +51,8 @@ class _Counted(io.BytesIO):
         self.name, self.left = name, MAX_READS + len(data) // 1024
 
     def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:  # asked for by pydicom of a deflated data set alone
+            raise _Deflated
         self.left -= 1
         if self.left < 0:
             raise RadiographError(f"{self.name}: has more elements than a radiograph needs; save its pixels alone")
@@ -57,11 +62,6 @@ class _Counted(io.BytesIO):
 def is_dicom(data: bytes, name: str) -> bool:
     """Return whether to read a file as DICOM: by its mark, its name or, as old archives lack both, its first bytes."""
     return data[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES) or BARE_DICOM.match(data) is not None
-
-
-def is_deflated(data: bytes) -> bool:
-    """Return whether a DICOM file is deflated as a whole."""
-    return DEFLATED_DICOM.search(data) is not None
 
 
 def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -75,8 +75,7 @@ def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dic
         RadiographError: pydicom is not installed; no pixels, several frames, too large, or broken.
     """
     try:
-        _check_inflated(data, name)
-        dataset = _parse(data, name)
+        dataset = _parse(data, name, min(MAX_BYTES, HEADER_BYTES + PIXEL_BYTES * max_pixels))
         _complete(dataset, name, max_pixels)
         _unwrap(dataset)
         pixels, notes = _grey(dataset, name, max_pixels)
@@ -91,23 +90,40 @@ def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dic
     return pixels, {**patient.values(), "notes": notes}
 
 
-def read_dicom_patient(data: bytes) -> Patient:
-    """Return what the header of a DICOM file that is not deflated says of the patient; unknown if broken.
+def read_dicom_patient(data: bytes, name: str) -> Patient | None:
+    """Return what the header of a DICOM file, which may lie in gzip, says of the patient; unknown if it is broken.
 
-    No pixel is decoded.
+    No pixel is decoded, and of a deflated file no more than HEADER_BYTES are inflated.
+
+    Returns:
+        None for any other file.
     """
     try:
-        return read_patient(_parse(data, "image", stop_before_pixels=True))
+        if data.startswith(GZIP):
+            data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, HEADER_BYTES)
+            name = re.sub(r"\.gz$", "", name, flags=re.IGNORECASE)
+        return read_patient(_parse(data, name, None, stop_before_pixels=True)) if is_dicom(data, name) else None
     except Exception:  # a file that cannot be read is refused where its picture is asked for
         return Patient()
 
 
-def _parse(data: bytes, name: str, **options: Any) -> Any:
+def _parse(data: bytes, name: str, most: int | None, **options: Any) -> Any:
+    """Return pydicom's data set.
+
+    Args:
+        most: bytes that a deflated file may inflate to; None reads as much of it as a header takes.
+        options: of pydicom's `dcmread`.
+    """
     import pydicom
 
     # What pydicom warns of is read as viewers read it, noted, or refused in a line of ours.
     warnings.filterwarnings("ignore", module=r"pydicom\.")
-    dataset = pydicom.dcmread(_Counted(data, name), force=True, **options)
+    file = _Counted(data, name)
+    try:
+        dataset = pydicom.dcmread(file, force=True, **options)
+    except _Deflated:
+        inflated = _inflate(data[file.tell() :], name, most)
+        dataset = pydicom.dcmread(_Counted(inflated, name), force=True, **options)
     if "TransferSyntaxUID" not in dataset.file_meta:  # a data set alone, as old archives keep them
         _, is_little_endian = dataset.original_encoding
         syntaxes = pydicom.uid.ExplicitVRBigEndian, pydicom.uid.ImplicitVRLittleEndian
@@ -176,14 +192,12 @@ def _unwrap(dataset: Any) -> None:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
 
 
-def _check_inflated(data: bytes, name: str) -> None:
-    """Refuse what would take all of the memory before pydicom, which has no limit, inflates it."""
-    if not is_deflated(data):
-        return
-    # (0002,0000), the first element after the mark, says where the deflated part begins.
-    start = 144 + struct.unpack_from("<I", data, 140)[0]
-    inflate, left, piece = zlib.decompressobj(-zlib.MAX_WBITS), MAX_BYTES, 2**14
-    for place in range(start, len(data), piece):
-        left -= len(inflate.decompress(data[place : place + piece]))  # at most 1032 times as long
-        if left < 0:
-            raise RadiographError(f"{name}: inflates to more than {MAX_BYTES >> 30} GB; save it uncompressed")
+def _inflate(data: bytes, name: str, most: int | None) -> bytes:
+    """Inflate the data set of a deflated file, as explained at `_parse`; never more than is allowed."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = inflate.decompress(data, HEADER_BYTES if most is None else most)
+    if most is not None and not inflate.eof:
+        if len(content) < most:
+            raise RadiographError(f"{name}: is cut short: its deflated data set does not end")
+        raise RadiographError(f"{name}: inflates to more than {most >> 20} MB; save it uncompressed")
+    return content

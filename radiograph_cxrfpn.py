@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .decoding_cxrfpn import OUT_OF_MEMORY, decode_apart, serve
-    from .dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
+    from .dicom_cxrfpn import GZIP, MAX_BYTES, is_dicom, read_dicom
     from .patient_cxrfpn import Patient
     from .pixels_cxrfpn import (
         MAX_PIXELS,
@@ -29,7 +29,7 @@ try:  # inside a package made by transformers (from_pretrained); beside the scri
     from .tiff_cxrfpn import is_white_zero, true_range, with_black_zero
 except ImportError:
     from decoding_cxrfpn import OUT_OF_MEMORY, decode_apart, serve
-    from dicom_cxrfpn import MAX_BYTES, is_dicom, read_dicom
+    from dicom_cxrfpn import GZIP, MAX_BYTES, is_dicom, read_dicom
     from patient_cxrfpn import Patient
     from pixels_cxrfpn import (
         MAX_PIXELS,
@@ -46,7 +46,7 @@ except ImportError:
 # Pillow's other readers start programs (PostScript), or are seldom looked at.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "JPEG2000")
 KINDS = "PNG, JPEG, JPEG 2000, WebP, TIFF, BMP, NumPy or DICOM"
-GZIP, NUMPY = b"\x1f\x8b", b"\x93NUMPY"
+NUMPY = b"\x93NUMPY"
 # What is decoded in this process: the decoders of these are fast, and raise where a file is broken.
 DECODED_HERE = (PNG, JPEG, NUMPY)
 # Of 256. Colours of 16 bits are read by their upper 8, in which a picture of 12 bits has at most 16 levels.
@@ -209,8 +209,8 @@ def _check_file(status: os.stat_result, name: str) -> None:
 
 def _from_pil(image: Image.Image, name: str, least_side: int | None, max_pixels: int) -> np.ndarray:
     check_size(*image.size, name, max_pixels)
-    # How many there are, a TIFF tells only after minutes if it is made to.
-    if getattr(image, "is_animated", False):
+    # How many there are, a TIFF tells only after minutes if it is made to. A JPEG of several is read as it is open.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
         raise RadiographError(f"{name}: has several frames; give one radiograph a file")
     try:
         if image.mode == "L" and comment_of(image).startswith(PREPARED):

@@ -26,9 +26,10 @@ PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND", b"acTL", b"f
 PNG_TEXTS = {b"tEXt": (b"Raw profile type exif\0", b"comment\0"), b"iTXt": (b"XML:com.adobe.xmp\0\0",)}
 PNG_INFLATED = b"Raw profile type exif\0\0"
 # The same of a JPEG, by marker and how the segment begins: tables and frames, JFIF, Exif, XMP, Adobe's colours, and
-# short comments, by which prepared images are known.
+# short comments, by which prepared images are known. The list of further pictures (MPF), which phones write behind the
+# one that every program shows, is not among them.
 JPEG_SEGMENTS = re.compile(
-    rb"[\xc0-\xc7\xc9-\xcf\xdb-\xdd]|\xe0..JFIF|\xe1..(Exif\0|http://ns\.adobe\.com/xap/1\.0/\0)|\xe2..MPF\0|\xee..Adobe"
+    rb"[\xc0-\xc7\xc9-\xcf\xdb-\xdd]|\xe0..JFIF|\xe1..(Exif\0|http://ns\.adobe\.com/xap/1\.0/\0)|\xee..Adobe"
     rb"|\xfe\0[\0-\x60]",
     re.DOTALL,
 )

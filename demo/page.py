@@ -16,10 +16,9 @@ from demo.gate import describe_errors
 from demo.nih import UnreachableError, draw_radiograph, is_reachable
 from demo.points import describe_points
 from demo.queueing import FairQueue
-from demo.reading import UNKNOWN, Reader, patient_from_form, patient_to_form
+from demo.reading import UNKNOWN, Reader, patient_from_form, patient_in, patient_to_form
 from demo.sweeping import LIVE
 from demo.uploads import MAX_FILES, Batch, read_upload
-from dicom_cxrfpn import is_dicom
 from engine_cxrfpn import Engine
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
@@ -116,8 +115,8 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
 
     def fill(path: str, *fields: str) -> tuple[str, ...]:
         try:
-            upload = read_upload(path)
-            return patient_to_form(reader.patient_in(upload)) if is_dicom(upload.data, upload.name) else fields
+            patient = patient_in(read_upload(path))
+            return fields if patient is None else patient_to_form(patient)
         except ValueError:  # the reading that follows says what is wrong
             return fields
 
@@ -136,9 +135,7 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
 
     fields = [age, sex, view_position]
     reading = {"fn": read, "inputs": [file, *fields], "outputs": shown, **LIMITS["reading"], **_PRIVATE}
-    # Filling the form may take decoding the file (a deflated DICOM), and so a reading's turn.
-    filling = {"fn": fill, "inputs": [file, *fields], "outputs": fields, **LIMITS["reading"], **_PRIVATE}
-    file.upload(**filling, show_progress="hidden").then(**reading)
+    file.upload(fill, [file, *fields], fields, show_progress="hidden", **_PRIVATE).then(**reading)
     button.click(**reading)
     gallery.select(choose, None, [file, *fields], show_progress="hidden", **_PRIVATE).then(**reading)
     real.click(fetch, None, [file, *fields], show_progress="hidden", **_PRIVATE).success(**reading)

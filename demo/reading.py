@@ -14,7 +14,7 @@ from demo.examples import drawn_findings
 from demo.gate import Gate
 from demo.nih import label_of
 from demo.uploads import Upload
-from dicom_cxrfpn import is_deflated, read_dicom_patient
+from dicom_cxrfpn import read_dicom_patient
 from engine_cxrfpn import Engine
 from overlay_cxrfpn import GLOW
 from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
@@ -48,12 +48,6 @@ class Reader:
         self.engine = engine
         self.gate = Gate.load()
 
-    def patient_in(self, upload: Upload) -> dict[str, Any]:
-        """Return what a DICOM header says of the patient, None where it is silent; pixels are decoded once, later."""
-        if is_deflated(upload.data):  # the header inflates with the pixels, for which a worker has a limit
-            return self._decode(upload).patient.values()
-        return read_dicom_patient(upload.data).values()
-
     def read(self, upload: Upload, patient: Mapping[str, Any], maps: bool = False) -> Reading:
         """Read one upload.
 
@@ -65,13 +59,10 @@ class Reader:
         Raises:
             ValueError: an upload or a patient that cannot be used, in one line.
         """
-        radiograph = replace(self._decode(upload), **patient)
+        radiograph = replace(self.engine.read(upload.data, upload.name, MAX_PIXELS), **patient)
         findings = self.engine(radiograph, maps=maps)
         known = radiograph.patient.values()
         return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
-
-    def _decode(self, upload: Upload) -> Any:
-        return self.engine.read(upload.data, upload.name, MAX_PIXELS)
 
     def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
         """Return what the page draws: the reading, its picture and its maps as data URLs; no path and no header."""
@@ -119,6 +110,15 @@ def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
         "sex": None if sex in (None, UNKNOWN) else sex,
         "view_position": None if view_position in (None, UNKNOWN) else view_position,
     }
+
+
+def patient_in(upload: Upload) -> dict[str, Any] | None:
+    """Return what a DICOM header says of the patient, None where it is silent; None for any other file.
+
+    Pixels are decoded once, by the reading.
+    """
+    patient = read_dicom_patient(upload.data, upload.name)
+    return None if patient is None else patient.values()
 
 
 def patient_to_form(patient: Mapping[str, Any]) -> tuple[str, str, str]:

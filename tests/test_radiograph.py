@@ -324,6 +324,24 @@ def test_jpeg_2000_files(drawing, bits):
     np.testing.assert_array_equal(read_radiograph(data, "film.jp2").pixels, drawing)
 
 
+def test_of_the_pictures_in_a_phones_jpeg_the_first_is_read(drawing):
+    """With its rotation, at reduced scale, and as an open image too; the limit of pixels is that of any file."""
+    turned = Image.Exif()
+    turned[274] = 6
+    film = Image.fromarray(np.tile(drawing, (4, 4)))
+    others = [Image.fromarray(255 - drawing.T), Image.fromarray(drawing[:50])]
+    both = encoded(film, "MPO", save_all=True, append_images=others, exif=turned)
+    alone = encoded(film, "JPEG", exif=turned)
+    with Image.open(io.BytesIO(both)) as image:
+        assert (image.format, image.n_frames) == ("MPO", 3)
+        np.testing.assert_array_equal(read_radiograph(image).pixels, read_radiograph(alone).pixels)
+    for least_side in (None, 100):
+        expected = read_radiograph(alone, least_side=least_side).pixels
+        np.testing.assert_array_equal(read_radiograph(both, least_side=least_side).pixels, expected)
+    with pytest.raises(RadiographError, match="640 x 800 pixels are more"):
+        read_radiograph(both, max_pixels=640 * 800 - 1)
+
+
 @pytest.mark.parametrize("kind", ["u1", "<u2", ">u2", "<f4", ">f8", "<i4"])
 def test_numpy_files(drawing, kind, tmp_path):
     for array in (drawing.astype(kind), np.asfortranarray(drawing.astype(kind)), drawing.astype(kind)[..., None]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import os
 import re
@@ -14,13 +15,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from decoding_cxrfpn import decode_apart
 from demo.examples import FOLDER, load_examples
 from demo.figures import ABSENT, Figures
 from demo.page import build
 from demo.points import describe_points
 from demo.queueing import BUSY
-from demo.reading import Reader, patient_from_form, patient_to_form
+from demo.reading import Reader, patient_from_form, patient_in, patient_to_form
 from demo.uploads import Upload, read_upload
 from engine_cxrfpn import load_engine
 from overlay_cxrfpn import overlay
@@ -182,9 +185,32 @@ def test_the_pages_scripts_are_read_as_utf_8_wherever_they_are_served():
 
 def test_notes_reach_the_page_and_a_header_is_read_without_its_pixels(reader, dicom):
     upload = Upload("side.dcm", dicom(ViewPosition="LL", PatientAge="58", PixelData=b"\0\0"))
-    assert reader.patient_in(upload) == {"age": 58, "sex": None, "view_position": "LATERAL"}
+    assert patient_in(upload) == {"age": 58, "sex": None, "view_position": "LATERAL"}
     upload = Upload("side.dcm", dicom(ViewPosition="LL"))
     reading = reader.read(upload, {"view_position": None}, maps=True)
     (note,) = reader.show(reading, upload)["notes"]
     assert note.startswith("The view is lateral")
-    assert patient_to_form(reader.patient_in(upload))[2] == "unknown"
+    assert patient_to_form(patient_in(upload))[2] == "unknown"
+
+
+def test_the_form_and_a_reading_decode_a_file_once(reader, dicom, monkeypatch):
+    """One that is deflated or lies in gzip too, of which no more is inflated for the form than a header takes."""
+    decoded = []
+
+    def decode(data: bytes, *arguments: object) -> object:
+        decoded.append(data)
+        return decode_apart(data, *arguments)
+
+    monkeypatch.setattr("radiograph_cxrfpn.decode_apart", decode)
+    header = {"PatientAge": "058Y", "PatientSex": "F"}
+    files = {
+        "film.dcm": dicom(**header),
+        "deflated.dcm": dicom(DeflatedExplicitVRLittleEndian, **header),
+        "film.dcm.GZ": gzip.compress(dicom(**header)),
+    }
+    for name, data in files.items():
+        upload = Upload(name, data)
+        assert patient_in(upload) == {"age": 58, "sex": "F", "view_position": None}, name
+        reader.read(upload, patient_in(upload))
+    assert decoded == list(files.values())
+    assert patient_in(Upload("film.png", b"\x89PNG")) is None

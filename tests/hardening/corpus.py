@@ -130,6 +130,8 @@ def sound_pictures() -> dict[str, bytes]:
         "palette.png": encoded(colour.quantize(32), "PNG"),
         "seen_through.png": encoded(colour.quantize(32), "PNG", transparency=3),
         "grey.jpg": encoded(image, "JPEG"),
+        # As phones write it: a second picture for a few programs, or a map of light, behind the one that all show.
+        "two_pictures.jpg": encoded(image, "MPO", save_all=True, append_images=[image.reduce(2)]),
         "colour.jpg": encoded(colour, "JPEG"),
         "progressive.jpg": encoded(image, "JPEG", progressive=True),
         "cmyk.jpg": encoded(colour.convert("CMYK"), "JPEG"),
@@ -206,7 +208,6 @@ def several_frames() -> dict[str, bytes]:
     rest: dict[str, object] = {"save_all": True, "append_images": frames[1:]}
     return {f"{form.lower()}.{form.lower()}": encoded(frames[0], form, **rest) for form in ("TIFF", "WEBP", "PNG")} | {
         "gif.png": encoded(frames[0], "GIF", **rest),
-        "mpo.jpg": encoded(frames[0], "MPO", **rest),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
 import decoding_cxrfpn
 from decoding_cxrfpn import decode_apart
@@ -60,10 +60,16 @@ def exif(entries: int, length: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, entries) + directory + bytes(4) + bytes(length)
 
 
-def elements(pixels: np.ndarray, count: int) -> bytes:
+def elements(pixels: np.ndarray, count: int, is_deflated: bool = False) -> bytes:
     """A DICOM with so many empty elements behind its pixels."""
     tags = ((0xFFF1 - 2 * (index >> 15), 0x8000 | (index & 0x7FFF)) for index in range(count))
-    return stored(make_dicom(pixels, 8)) + b"".join(struct.pack("<HH2sH", *tag, b"LO", 0) for tag in tags)
+    empty = b"".join(struct.pack("<HH2sH", *tag, b"LO", 0) for tag in tags)
+    if not is_deflated:
+        return stored(make_dicom(pixels, 8)) + empty
+    data = stored(make_dicom(pixels, 8, DeflatedExplicitVRLittleEndian))
+    start = 144 + struct.unpack_from("<I", data, 140)[0]
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return data[:start] + deflate.compress(zlib.decompress(data[start:], -zlib.MAX_WBITS) + empty) + deflate.flush()
 
 
 REFUSED: dict[str, tuple[Callable[[np.ndarray], bytes], str]] = {
@@ -101,6 +107,9 @@ REFUSED: dict[str, tuple[Callable[[np.ndarray], bytes], str]] = {
         lambda pixels: with_size(scans(pixels, 80), 8000, 8000), "a JPEG of 86 scans is not read"
     ),
     "DICOM of a million elements": (lambda pixels: elements(pixels, MILLION), "more elements than a radiograph"),
+    "deflated DICOM of many elements": (
+        lambda pixels: elements(pixels, 200_000, is_deflated=True), "more elements than a radiograph"
+    ),
     "DICOM with a JPEG of a million markers": (
         lambda pixels: stored(
             encapsulated(pixels, JPEGBaseline8Bit, with_parts(encoded(pixels, "JPEG"), MILLION * b"\xff\xe9\0\2"))

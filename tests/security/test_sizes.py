@@ -2,18 +2,20 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate_extended
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
+from dicom_cxrfpn import HEADER_BYTES, read_dicom, read_dicom_patient
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from pixels_cxrfpn import RadiographError
 from radiograph_cxrfpn import read_radiograph
-from tests.hardening.dicoms import encapsulated, make_dicom, stored
+from tests.hardening.dicoms import deflated_zeros, encapsulated, make_dicom, stored
 
 
 def jpeg_2000(pixels: np.ndarray) -> bytes:
@@ -56,3 +58,19 @@ def test_the_frame_that_is_checked_is_the_one_that_is_decoded(drawing):
     dataset.ExtendedOffsetTable = struct.pack("<Q", struct.unpack("<2Q", offsets)[1])
     dataset.ExtendedOffsetTableLengths = struct.pack("<Q", struct.unpack("<2Q", lengths)[1])
     assert np.array_equal(read_radiograph(stored(dataset), "x.dcm").pixels, drawing)
+
+
+def test_a_deflated_file_inflates_no_further_than_its_limit(drawing):
+    """In this process, where no worker's limit would end it."""
+    data = stored(make_dicom(drawing, 8, DeflatedExplicitVRLittleEndian))
+    bomb = data[: 144 + struct.unpack_from("<I", data, 140)[0]] + deflated_zeros(2**30)
+    assert np.array_equal(read_dicom(data, "x.dcm", drawing.size)[0], drawing)
+    tracemalloc.start()
+    with pytest.raises(RadiographError, match="^x.dcm: inflates to more than 16 MB"):
+        read_dicom(bomb, "x.dcm", drawing.size)
+    assert read_dicom_patient(bomb, "x.dcm").age is None
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * HEADER_BYTES
+    with pytest.raises(RadiographError, match="^x.dcm: is cut short"):
+        read_dicom(data[:-50], "x.dcm", drawing.size)
