@@ -112,7 +112,7 @@ def _score(arguments: argparse.Namespace) -> Report:
     from cxrfpn.data.cohort import PROTOCOLS
     from cxrfpn.data.label_tables import LabelTableSource, open_label_table
     from cxrfpn.data.sources import open_source
-    from cxrfpn.evaluation.reporting import Asked, score_model, score_predictions
+    from cxrfpn.evaluation.reporting import ScoreRequest, score_model, score_predictions
     from cxrfpn.evaluation.scoring import Settings, read_prevalence
 
     settings = Settings(
@@ -127,7 +127,7 @@ def _score(arguments: argparse.Namespace) -> Report:
     if not arguments.predictions:
         engine = load_engine(arguments.model, arguments.backend, trust_remote_code=arguments.trust_remote_code)
     findings = FINDINGS if engine is None else engine.findings
-    asked = Asked(
+    request = ScoreRequest(
         source=open_source(arguments.source, columns=arguments.columns, findings=findings)
         if arguments.source
         else LabelTableSource(labels),
@@ -139,8 +139,8 @@ def _score(arguments: argparse.Namespace) -> Report:
         labels=labels,
     )
     if engine is None:
-        return score_predictions(arguments.predictions, asked, arguments.thresholds)
-    return score_model(engine, asked, arguments.batch_size, arguments.name)
+        return score_predictions(arguments.predictions, request, arguments.thresholds)
+    return score_model(engine, request, arguments.batch_size, arguments.name)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main() -> int:
     try:
         train(read_recipe(arguments.recipe, overrides), folder, arguments.resume)
     except Stopped:
-        say(f"train: stopped, with a checkpoint in {folder}; --resume goes on")
+        say(f"train: stopped, with a checkpoint in {folder}; continue it with --resume")
         return 130
     except KeyboardInterrupt:  # while images are prepared, or the test split is scored
         say(f"train: stopped; start it again, with --resume if {folder} holds a run")
@@ -46,7 +46,7 @@ def main() -> int:
         say(f"train: {error}")
         return 2
     except OSError as error:
-        say(f"train: {error}; mend that, and --resume goes on")
+        say(f"train: {error}; fix that, and continue with --resume")
         return 2
     show(f"model package: {folder}")
     return 0
@@ -58,7 +58,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
         epilog="Any key of the recipe can be changed: --learning-rate 3.0e-4 --loss.label_smoothing 0.05 "
         "--cycles '[{epochs: 1, image_size: 64}]'",
     )
-    parser.add_argument("recipe", type=Path, help="a recipe, such as recipes/nih-mini.yaml")
+    parser.add_argument("recipe", type=Path, help="a recipe, such as recipes/nih.yaml")
     parser.add_argument("--output-dir", type=Path, help="the run folder (runs/ and the recipe's name)")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     return parser.parse_known_args()

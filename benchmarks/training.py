@@ -11,8 +11,7 @@ from configuration_cxrfpn import CxrFpnConfig
 from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import prepare
 from cxrfpn.training import loop
-from cxrfpn.training.findings import FindingsObjective
-from cxrfpn.training.optimisation import compute_loss
+from cxrfpn.training.loss import compute_loss
 from cxrfpn.training.recipe import Cycle, Recipe
 from modeling_cxrfpn import CxrFpnForImageClassification
 from pipeline_cxrfpn import cpu_multiplies_bf16
@@ -33,8 +32,8 @@ def measure() -> list[Row]:
             weight_average=0.99,
             trackers=(),
         )
-        run = loop.begin(recipe, FindingsObjective(), Path(name) / "run", resume=False)
-        run.objective.enter(run, recipe.cycles[0])
+        run = loop.start_run(recipe, Path(name) / "run", resume=False)
+        run.start_cycle(recipe.cycles[0])
         run.recipe = replace(recipe, checkpoint_steps=10**9)
         return [_step(run), *_loop(run)]
 
@@ -67,7 +66,7 @@ def _loop(run: loop.Run) -> list[Row]:
     waited: list[float] = []
 
     def epoch() -> None:
-        run.place.step = 0
+        run.state.step = 0
         loop.train_epoch(run, run.recipe.cycles[0], lambda: False)
 
     def bare_epoch() -> None:
@@ -92,7 +91,7 @@ def _bare_step(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
     patients = torch.zeros(len(images), 3)
 
     def step() -> None:
-        loss = run.objective.loss(run.model, images, patients, labels)
+        loss = run.loss(run.model, images, patients, labels)
         run.accelerator.backward(loss)
         run.optimizer.step()
         run.optimizer.zero_grad()

@@ -132,7 +132,7 @@ ELSEWHERE = {
     ".venv/bin/accelerate launch --num_machines 2 --machine_rank 0 --num_processes 8 --main_process_ip 10.0.0.1"
     " --main_process_port 29500 train.py recipes/nih.yaml": TRIED_LAUNCHING,
     "OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/python -m torch.distributed.run --standalone"
-    " --nproc-per-node 2 train.py recipes/release-5.yaml": TRIED_LAUNCHING,
+    " --nproc-per-node 2 train.py recipes/student.yaml": TRIED_LAUNCHING,
     f".venv/bin/accelerate launch --num_processes 4 {AN_ARCHIVE} --batch-size 64": PREDICTED_TWICE,
     ".venv/bin/accelerate launch --num_machines 2 --machine_rank 0 --num_processes 16 --main_process_ip 10.0.0.1"
     f" --main_process_port 29500 {AN_ARCHIVE} --batch-size 64": PREDICTED_TWICE,

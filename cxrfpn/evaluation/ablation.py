@@ -1,7 +1,8 @@
-"""What each part of the model is worth: runs that differ in one thing, on one budget, and a table of them.
+"""Measure what each part of the model is worth: runs that differ in one thing, on one budget, and a table of them.
 
-`python -m cxrfpn.evaluation.ablation` trains the rows that have no scores yet, scores the test radiographs by each, and
-writes results/ablation.json. The scores stay in results/ablation/, so that a later row can be paired with earlier ones.
+`python -m cxrfpn.evaluation.ablation` trains the rows that have no scores yet, scores the test radiographs by them and
+by the released model, and writes results/ablation.json. The scores stay in results/ablation/, so that a later row can
+be paired with earlier ones.
 """
 
 import argparse
@@ -36,40 +37,38 @@ from radiograph_cxrfpn import read_radiograph
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE, RUNS, TABLE = "recipes/ablation.yaml", Path("runs/ablation"), ROOT / "results" / "ablation.json"
 SOURCE = "parquet:../shared/nih-mini"
-# Small pictures for the floor of pixels: shrunk by their means, so that sharp and blurred ones look alike.
+# Small pictures for the baseline of pixels: shrunk by their means, so that sharp and blurred ones look alike.
 SMALL_SIDE, BOX = 48, Image.Resampling.BOX
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run: what it is called in the table, and what it changes in the recipe.
+    """A row of the table.
 
-    `folder` is where it lies when it is no row of RECIPE's but was trained by recipes of its own; `against` is the row
-    that it is compared with, when that is not the reference. `floor` marks a row without a network.
+    Args:
+        text: its name in the table.
+        overrides: what it changes in the recipe.
+        folder: of a package that is not trained here but scored as it is.
+        is_baseline: whether it has no network.
     """
 
-    says: str
+    text: str
     overrides: tuple[str, ...] = ()
     folder: str | None = None
-    against: str | None = None
-    floor: bool = False
+    is_baseline: bool = False
 
 
 REFERENCE = "patient"
 NO_PATIENT = ("--network.patient_features", "0")
 ROWS: dict[str, Row] = {
-    "patient-only": Row("age, view position and sex alone (gradient boosting)", floor=True),
-    "pixels": Row("these and 150 principal components of 48 x 48 pixels (logistic regression)", floor=True),
+    "patient-only": Row("age, view position and sex alone (gradient boosting)", is_baseline=True),
+    "pixels": Row("these and 150 principal components of 48 x 48 pixels (logistic regression)", is_baseline=True),
     "plain": Row("a plain DenseNet-121: no pyramid, no patient", ("--network.pyramid_channels", "0", *NO_PATIENT)),
     "pyramid": Row("+ pyramid, rectified", NO_PATIENT),
     REFERENCE: Row("with pyramid, rectified, and patient (the row that the others are compared with)"),
     "report": Row("the same, its pyramid not rectified, as in the report", ("--network.rectified", "false")),
     "sharp": Row("the row in bold, strong places counting for more", ("--network.pooling_sharpness", "2.0")),
-    "first": Row("the first model", folder="runs/nih-mini-longer"),
-    "release-1": Row("the second (release-1.yaml)", folder="runs/release-1", against="first"),
-    "release-3": Row("the third (release-3.yaml)", folder="runs/release-3", against="release-1"),
-    "release-5": Row("the fourth (release-5.yaml)", folder="runs/release-5", against="release-3"),
-    "released": Row("the released model (release-6.yaml)", folder="runs/release-6", against="release-5"),
+    "released": Row("the released model", folder="."),
 }
 
 
@@ -79,10 +78,10 @@ def scores_of(name: str) -> Path:
 
 
 def train_missing() -> None:
-    """Train, one after the other, the rows of RECIPE that have no scores yet; a stopped one goes on."""
+    """Train, one after the other, the rows of RECIPE that have no scores yet; resume one that was stopped."""
     for name, row in ROWS.items():
         folder = RUNS / name
-        if row.folder is None and not row.floor and not scores_of(name).exists():
+        if row.folder is None and not row.is_baseline and not scores_of(name).exists():
             resume = ["--resume"] if (ROOT / folder).exists() else []
             command = [sys.executable, "train.py", RECIPE, "--output-dir", str(folder), *row.overrides, *resume]
             print(" ".join(command))
@@ -90,24 +89,24 @@ def train_missing() -> None:
 
 
 def score_missing(source: Source) -> None:
-    """Score the sharp test radiographs by every row that is trained to its end and has no scores yet."""
+    """Score the sharp test radiographs by the released model, and by every trained row that has no scores yet."""
     test = select_split(source.metadata(), "test", OfficialProtocol())
     for name, row in ROWS.items():
         folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
         is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
-        if not file.exists() and is_trained:
+        if is_trained and (row.folder or not file.exists()):
             scores = run_model(load_engine(str(folder), "torch"), source, test, maps=False).scores.astype(np.float32)
             file.parent.mkdir(parents=True, exist_ok=True)
             sharp = scores[scores[SIDE_COLUMN] >= SHARP_SIDE]
             write_atomically(file, sharp.reset_index().to_parquet(index=False, compression="zstd"))
 
 
-def score_floors(source: Source) -> None:
+def score_baselines(source: Source) -> None:
     """Score the sharp test radiographs, as the reference row names them, by the rows that need no network."""
     metadata, sharp = source.metadata(), pd.read_parquet(scores_of(REFERENCE))[["image_id", SIDE_COLUMN]]
     train = select_split(metadata, "train", OfficialProtocol())
     test = metadata.set_index("image_id", drop=False).loc[sharp["image_id"]].reset_index(drop=True)
-    for name in (name for name, row in ROWS.items() if row.floor and not scores_of(name).exists()):
+    for name in (name for name, row in ROWS.items() if row.is_baseline and not scores_of(name).exists()):
         if name == "pixels":
             scores = pixel_scores(train, _small_pixels(source, train), test, _small_pixels(source, test))
         else:
@@ -130,7 +129,7 @@ def _small_pixels(source: Source, metadata: pd.DataFrame) -> np.ndarray:
 
 
 def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) -> dict[str, Any]:
-    """Every row's mean AUROC on the sharp images of the test split, and how far it is from the row it is compared with.
+    """Measure every row's mean AUROC on the sharp images of the test split, and its difference from the reference.
 
     Args:
         source: of the labels.
@@ -138,8 +137,8 @@ def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) 
         settings: of the intervals.
 
     Returns:
-        {"images", "patients", "reference", "rows": {name: {"mean_auroc", "mean_auroc_ci", and but for the reference
-        "against", "difference", "difference_ci" (paired by patient)}}}.
+        {"images", "patients", "reference", "rows": {name: {"mean_auroc", "mean_auroc_ci", and for all but the reference
+        "difference", "difference_ci" (paired by patient)}}}.
     """
     everything = source.metadata()
     test = select_split(everything, "test", OfficialProtocol())
@@ -149,28 +148,24 @@ def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) 
     for name, each in scored.items():
         rows[name] = _mean_auroc(each, settings)
         if name != REFERENCE:
-            against = ROWS[name].against or REFERENCE
-            paired = compare(each, scored[against], settings)["mean_auroc"]
-            told = {key: paired[key] for key in ("difference", "difference_ci")}
-            rows[name] |= {"against": against, **told}
+            paired = compare(each, reference, settings)["mean_auroc"]
+            rows[name] |= {key: paired[key] for key in ("difference", "difference_ci")}
     patients = int(reference.metadata["patient_id"].nunique())
     return {"images": len(reference.metadata), "patients": patients, "reference": REFERENCE, "rows": rows}
 
 
 def table(measured: Mapping[str, Any]) -> str:
-    """The rows as a table in markdown."""
-    lines = ["| run | mean AUROC, sharp test radiographs | less the row in bold, or another |", "|---|---|---|"]
+    """Return the rows as a table in markdown."""
+    lines = ["| run | mean AUROC, sharp test radiographs | difference from the row in bold |", "|---|---|---|"]
     for name, row in measured["rows"].items():
         low, high = row["mean_auroc_ci"]
-        figure, says, difference = f"{row['mean_auroc']:.3f} ({low:.3f} to {high:.3f})", ROWS[name].says, ""
+        figure, text, difference = f"{row['mean_auroc']:.3f} ({low:.3f} to {high:.3f})", ROWS[name].text, ""
         if name == measured["reference"]:
-            says = f"**{says}**"
+            text = f"**{text}**"
         else:
             low, high = row["difference_ci"]
             difference = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-            if row["against"] != measured["reference"]:
-                difference = f"less {ROWS[row['against']].says}: {difference}"
-        lines.append(f"| {says} | {figure} | {difference} |")
+        lines.append(f"| {text} | {figure} | {difference} |")
     return "\n".join(lines)
 
 
@@ -181,7 +176,7 @@ def main() -> None:
         train_missing()
     source = open_source(SOURCE)
     score_missing(source)
-    score_floors(source)
+    score_baselines(source)
     files = {name: scores_of(name) for name in ROWS}
     measured = measure_rows(source, {name: file for name, file in files.items() if file.exists()}, Settings())
     write_text(TABLE, json.dumps(measured, indent=2) + "\n")

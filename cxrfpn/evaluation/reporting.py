@@ -42,7 +42,7 @@ RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoreRequest:
     """What is scored against: a source, one of its splits under a protocol, and how figures are made.
 
     With `fit` thresholds and calibration are fitted on the split first, which must not hold test images;
@@ -78,45 +78,45 @@ class Report:
         return "\n".join(_summary_lines(self.figures, self.scored))
 
 
-def score_model(engine: Engine, asked: Asked, batch_size: int = 16, name: str | None = None) -> Report:
+def score_model(engine: Engine, request: ScoreRequest, batch_size: int = 16, name: str | None = None) -> Report:
     """Run a model over a split, with a progress bar, and score it; where images have boxes, its maps too.
 
     Args:
         engine: the model and its thresholds.
-        asked: what it is scored against.
+        request: what it is scored against.
         batch_size: radiographs at once.
         name: what the card calls the model; by default its Hub id, or its folder's name.
 
     Raises:
         SourceError: the split is empty, or none of its images can be read.
     """
-    metadata = asked.source.metadata()
-    rows = select_split(metadata, asked.split, asked.protocol)
-    run = run_model(engine, asked.source, rows, batch_size, asked.settings.seed)
+    metadata = request.source.metadata()
+    rows = select_split(metadata, request.split, request.protocol)
+    run = run_model(engine, request.source, rows, batch_size, request.settings.seed)
     scored = match(run.scores, rows, metadata, "the model", engine.findings)
     package = Path(engine.source)
     name = name or (package.resolve().name if package.is_dir() else str(package))
     thresholds, fitted = engine.thresholds, None
     digest = engine.weights_digest()
-    if asked.fit:
-        thresholds, fitted = _fit(scored, asked, thresholds, digest, engine.pixels())
-    figures = _figures(scored, thresholds, asked, metadata, name, True)
+    if request.fit:
+        thresholds, fitted = _fit(scored, request, thresholds, digest, engine.pixels())
+    figures = _figures(scored, thresholds, request, metadata, name, True)
     figures["weights_digest"] = digest
     figures["unreadable"] = run.unreadable
     if run.cases:
-        figures["localisation"] = localise(run.cases, asked.settings)
+        figures["localisation"] = localise(run.cases, request.settings)
     recipe = package / RECIPE
     return Report(
         figures,
         scored,
-        probabilities(scored, thresholds, asked.settings),
+        probabilities(scored, thresholds, request.settings),
         run.examples,
         fitted,
         recipe.read_text() if recipe.exists() else None,
     )
 
 
-def score_predictions(paths: Sequence[Path], asked: Asked, thresholds: Path | None = None) -> Report:
+def score_predictions(paths: Sequence[Path], request: ScoreRequest, thresholds: Path | None = None) -> Report:
     """Score one table of predictions; with a second one, say how the first differs from it.
 
     Args:
@@ -128,16 +128,16 @@ def score_predictions(paths: Sequence[Path], asked: Asked, thresholds: Path | No
         SourceError: the split is empty.
         ThresholdsError: thresholds that cannot be used.
     """
-    metadata = asked.source.metadata()
-    rows = select_split(metadata, asked.split, asked.protocol)
+    metadata = request.source.metadata()
+    rows = select_split(metadata, request.split, request.protocol)
     systems = [match(read_predictions(path), rows, metadata, str(path)) for path in paths]
     points, fitted = read_thresholds(thresholds), None
-    if asked.fit:
-        points, fitted = _fit(systems[0], asked, points)
-    figures = _figures(systems[0], points, asked, metadata, paths[0].name, False)
+    if request.fit:
+        points, fitted = _fit(systems[0], request, points)
+    figures = _figures(systems[0], points, request, metadata, paths[0].name, False)
     if len(systems) == 2:
-        figures["comparison"] = {"with": paths[1].name, **compare(*systems, asked.settings)}
-    return Report(figures, systems[0], probabilities(systems[0], points, asked.settings), fitted=fitted)
+        figures["comparison"] = {"with": paths[1].name, **compare(*systems, request.settings)}
+    return Report(figures, systems[0], probabilities(systems[0], points, request.settings), fitted=fitted)
 
 
 def localise(cases: Sequence[Case], settings: Settings) -> dict[str, Any]:
@@ -181,40 +181,44 @@ def save_checklist(report: Report, folder: Path) -> tuple[Path, list[str]]:
 
 
 def _figures(
-    scored: Scored, thresholds: Thresholds, asked: Asked, metadata: pd.DataFrame, system: str, is_model: bool
+    scored: Scored, thresholds: Thresholds, request: ScoreRequest, metadata: pd.DataFrame, system: str, is_model: bool
 ) -> dict[str, Any]:
     # The baseline of patient data is fitted on images that the system was not scored on, and never on the test split.
-    train = None if asked.split == "train" else metadata.iloc[:0]
-    if asked.split in ("validation", "test"):
-        train = select_split(metadata, "train", asked.protocol)
+    train = None if request.split == "train" else metadata.iloc[:0]
+    if request.split in ("validation", "test"):
+        train = select_split(metadata, "train", request.protocol)
     told = {"system": system, "is_model": is_model}
-    told |= {"source": portable(asked.source.name), "split": asked.split, "protocol": protocol_name(asked.protocol)}
-    told |= score(scored, thresholds, asked.settings, train)
-    if asked.labels is not None:
+    told |= {
+        "source": portable(request.source.name),
+        "split": request.split,
+        "protocol": protocol_name(request.protocol),
+    }
+    told |= score(scored, thresholds, request.settings, train)
+    if request.labels is not None:
         chances, bootstrap = (
-            probabilities(scored, thresholds, asked.settings),
-            asked.settings.bootstrap(scored.metadata),
+            probabilities(scored, thresholds, request.settings),
+            request.settings.bootstrap(scored.metadata),
         )
-        told["other_labels"] = measure_by_table(scored, chances, asked.labels, bootstrap)
+        told["other_labels"] = measure_by_table(scored, chances, request.labels, bootstrap)
     return told
 
 
 def _fit(
     scored: Scored,
-    asked: Asked,
+    request: ScoreRequest,
     before: Thresholds,
     digest: str | None = None,
     pixels: Mapping[str, Any] | None = None,
 ) -> tuple[Thresholds, dict[str, Any]]:
-    minimum_precision = asked.minimum_precision
+    minimum_precision = request.minimum_precision
     if minimum_precision is None:
         minimum_precision = before.fitted_on.get("minimum_precision", MIN_PRECISION)
     content = fit_thresholds(
         scored.truth,
         scored.scores,
         scored.metadata,
-        dataset=asked.source.name,
-        split=asked.split,
+        dataset=request.source.name,
+        split=request.split,
         weights_digest=digest,
         min_precision=minimum_precision,
         pixels=pixels,

@@ -1,7 +1,8 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, there whole or not at all.
+"""Checkpoints: all that a run needs to resume exactly, written whole or not at all.
 
-The random numbers of a run (order, augmentation, hidden inputs, dropout) are functions of the seed and of the place in
-the data, on every rank: to keep the place is to keep them. All ranks hold the same weights, so one of them writes.
+The random numbers of a run (order, augmentation, hidden inputs, dropout) are functions of the seed and of the position
+in the data, on every rank: a position is enough to restore them. All ranks hold the same weights, so one of them
+writes.
 """
 
 import hashlib
@@ -24,15 +25,22 @@ MANIFEST = "state.json"
 
 
 class CheckpointError(ValueError):
-    """A run folder that cannot be gone on with; the message is one line."""
+    """Raised when a run folder cannot be resumed."""
 
 
 @dataclass
-class Place:
-    """Where a run stands: epoch and step within it (from 0), optimizer steps so far, what was measured.
+class TrainState:
+    """How far a run has come, and what was measured on the way.
 
-    passes: in how many passes a step is computed. losses: of each step; epochs: the figures of each epoch; best: the
-    figure of the epoch that is kept; seconds: spent so far.
+    Args:
+        epoch, step: from 0; the step within the epoch.
+        updates: optimizer steps so far.
+        passes: in how many passes a step is computed.
+        best: the figure of the epoch that is kept.
+        seconds: time spent so far.
+        epoch_loss: sum of the losses of this epoch's steps.
+        epochs: the figures of each epoch.
+        losses: of each step.
     """
 
     epoch: int = 0
@@ -48,23 +56,23 @@ class Place:
 
 @dataclass
 class Checkpoint:
-    """What is kept: tensors by group ("model", "average"), the optimizer, the schedule, the place, the recipe."""
+    """What a checkpoint holds; `tensors` by group ("model", "average"), `recipe` as YAML."""
 
     tensors: dict[str, dict[str, torch.Tensor]]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
-    place: Place
+    train_state: TrainState
     recipe: str
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint beside its place, reach the disk, rename it, and remove all but the last `keep`.
+    """Write a checkpoint under another name, sync it to disk, rename it, and remove all but the last `keep`.
 
     Raises:
         OSError: it cannot be written; nothing of it is left, and those before it stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{checkpoint.place.updates:08}"
+    final = folder / f"step-{checkpoint.train_state.updates:08}"
     beside = folder / f"{final.name}.tmp"
     for left in folder.glob("*.tmp"):  # of a run that was killed
         shutil.rmtree(left)
@@ -79,16 +87,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         shutil.rmtree(final)
     os.replace(beside, final)
     _sync(folder)
-    tidy(folder, checkpoint.place, keep)
+    tidy(folder, checkpoint.train_state, keep)
     return final
 
 
-def tidy(folder: Path, place: Place, keep: int) -> None:
-    """Remove all but the checkpoint of `place`, where the run stands, and the `keep` - 1 before it.
+def tidy(folder: Path, train_state: TrainState, keep: int) -> None:
+    """Remove all but the checkpoint of `train_state` and the `keep` - 1 before it.
 
-    Those after it are damaged: the run would have gone on from them.
+    Those after it are damaged: the run would have resumed from them.
     """
-    kept = [path for path in _newest_first(folder) if path.name <= f"step-{place.updates:08}"][:keep]
+    kept = [path for path in _newest_first(folder) if path.name <= f"step-{train_state.updates:08}"][:keep]
     for path in folder.glob("step-*"):
         if path not in kept:
             shutil.rmtree(path)
@@ -103,20 +111,29 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     torch.save(checkpoint.optimizer, optimizer)
     (folder / "optimizer.pt").write_bytes(optimizer.getbuffer())
     sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    state = {"schedule": checkpoint.schedule, "place": asdict(checkpoint.place), "recipe": checkpoint.recipe}
+    state = {
+        "schedule": checkpoint.schedule,
+        "train_state": asdict(checkpoint.train_state),
+        "recipe": checkpoint.recipe,
+    }
     (folder / MANIFEST).write_text(json.dumps({"sha256": sums, "state_sha256": _state_sha256(state), **state}))
     for path in [*folder.iterdir(), folder]:
         _sync(path)
 
 
 def load_checkpoint(folder: Path, say: Callable[[str], object]) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there is none.
+    """Read the newest checkpoint that is whole; None where there is none.
 
     A damaged one is passed over with a line. Only this folder is read, tensors and plain values only.
+
+    Raises:
+        CheckpointError: it was written by an older version.
     """
     for path in _newest_first(folder):
         try:
             return _read(path)
+        except CheckpointError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
             say(f"{path}: is damaged ({' '.join(str(error).split())[:100]}); taking the one before")
     return None
@@ -126,15 +143,17 @@ def _read(path: Path) -> Checkpoint:
     manifest = json.loads((path / MANIFEST).read_text())
     sums, expected = manifest.pop("sha256"), manifest.pop("state_sha256")
     if _state_sha256(manifest) != expected:
-        raise CheckpointError(f"{MANIFEST} was changed")
+        raise ValueError(f"{MANIFEST} was changed")
     for name, sha256 in sums.items():
         if file_sha256(path / name) != sha256:
-            raise CheckpointError(f"{name} was changed")
+            raise ValueError(f"{name} was changed")
+    if "place" in manifest:  # its name before version 0.2
+        raise CheckpointError(f"{path}: was written by an older version; finish the run with that version")
     return Checkpoint(
         tensors={file.stem: load_file(file) for file in path.glob("*.safetensors")},
         optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
         schedule=manifest["schedule"],
-        place=Place(**manifest["place"]),
+        train_state=TrainState(**manifest["train_state"]),
         recipe=manifest["recipe"],
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: the loss of every step, and the report's figures of every epoch."""
+"""Draw a run: the loss of every step, and the report's figures of every epoch."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxrfpn.style import save_figure
-from cxrfpn.training.checkpoint import Place
+from cxrfpn.training.checkpoint import TrainState
 from cxrfpn.training.recipe import Recipe
 
 # The epochs that the report prints: epoch -> train loss, validation loss, precision, recall, macro F1, AUC.
@@ -24,13 +24,13 @@ NAMES = ("Train loss", "Validation loss", "Precision", "Recall", "Macro F1", "Me
 OURS, THEIRS = "#0b7a75", "#b0592f"
 
 
-def save_curves(folder: Path, place: Place, recipe: Recipe) -> list[Path]:
+def save_curves(folder: Path, state: TrainState, recipe: Recipe) -> list[Path]:
     """Draw the curves of a run; the report's stand beside ours where its protocol was followed."""
     matplotlib.use("agg")
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
-        "training_loss": draw_losses(place.losses),
-        "training_epochs": draw_epochs(place, beside_report=recipe.cohort["protocol"] == "report"),
+        "training_loss": draw_losses(state.losses),
+        "training_epochs": draw_epochs(state, beside_report=recipe.cohort["protocol"] == "report"),
     }
     paths = []
     for name, figure in figures.items():
@@ -41,7 +41,7 @@ def save_curves(folder: Path, place: Place, recipe: Recipe) -> list[Path]:
 
 
 def draw_losses(losses: list[float]) -> Figure:
-    """The loss of every step, and its running mean over a fiftieth of a run long enough to have one."""
+    """Draw the loss of every step, and its running mean over a fiftieth of the run."""
     figure = Figure((8, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training loss of every step")
     steps = np.arange(1, len(losses) + 1)
@@ -54,18 +54,13 @@ def draw_losses(losses: list[float]) -> Figure:
     return figure
 
 
-def draw_epochs(place: Place, beside_report: bool) -> Figure:
-    """Six panels, an epoch a point: the report's figures (calls at a score of 0.5), or else the first six there are."""
+def draw_epochs(state: TrainState, beside_report: bool) -> Figure:
+    """Draw the report's six figures of every epoch (calls at a score of 0.5)."""
     figure = Figure((10, 6), layout="constrained")
-    epochs = [entry["epoch"] for entry in place.epochs]
-    panels = dict(zip(FIGURES, NAMES, strict=True))
-    if not panels.keys() <= place.epochs[0].keys():
-        panels = {
-            key: key.replace("_", " ").capitalize() for key in place.epochs[0] if key not in ("epoch", "image_size")
-        }
-    for index, (key, name) in enumerate(list(panels.items())[:6]):
+    epochs = [entry["epoch"] for entry in state.epochs]
+    for index, (key, name) in enumerate(zip(FIGURES, NAMES, strict=True)):
         axes = figure.add_subplot(2, 3, index + 1, title=name, xlabel="epoch")
-        axes.plot(epochs, [entry[key] for entry in place.epochs], "o-", color=OURS, markersize=4, label="this run")
+        axes.plot(epochs, [entry[key] for entry in state.epochs], "o-", color=OURS, markersize=4, label="this run")
         if beside_report:
             values = [row[index] for row in REPORTED.values()]
             axes.plot(list(REPORTED), values, ":", marker=".", color=THEIRS, label="the report")

@@ -1,4 +1,4 @@
-"""Images on their way to the network: prepared once, planned, loaded ahead, augmented, brought to the device."""
+"""Feed images to the network: prepared once, planned, loaded ahead, augmented, moved to the device."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,13 +31,13 @@ _PATIENT_STREAM = 0x7A71
 
 @dataclass(frozen=True)
 class Feed:
-    """What a run reads: its images, prepared or streamed, and the plan of its cohort."""
+    """The images of a run, prepared or streamed, and the plan of its cohort."""
 
     shards: Images
     plan: pd.DataFrame
 
     def loader(self, recipe: Recipe, split: str, rank: int, world_size: int) -> Loader:
-        """The batches of a split: shuffled and thinned out for training, in order and all of them for judging."""
+        """Return the batches of a split: shuffled and thinned out for training, complete and in order otherwise."""
         training = split == "train"
         return Loader(
             self.shards,
@@ -78,7 +78,7 @@ def open_feed(recipe: Recipe, say: Callable[[str], object]) -> Feed:
     known = feed.validation_rows(recipe)
     fitted_on = truth_matrix(known[known["split"] != "test"], recipe.findings)
     both = (fitted_on == 1).any(axis=0) & (fitted_on == 0).any(axis=0)
-    if not both.any():  # said now, and not after the first epoch
+    if not both.any():  # refuse now, and not after the first epoch
         raise SourceError(
             f"{shards.folder}: no finding is both present and absent among the {len(fitted_on)} validation images that "
             "are on no test list: no epoch can be validated, and no threshold fitted"
@@ -143,7 +143,7 @@ def plan_further(
 def training_batches(
     loader: Loader, recipe: Recipe, size: int, epoch: int, first_step: int, device: torch.device
 ) -> Iterator[tuple[Batch, Tensor, Tensor, float]]:
-    """The batches of an epoch, augmented and on the device, with the seconds that were waited for each.
+    """Yield the batches of an epoch, augmented and on the device, with the seconds waited for each.
 
     For a GPU, the next batch is made by a thread while the network works on this one. On a CPU it is made when it is
     asked for: the network's own threads fill every core, and one at work beside them makes all of them wait (a fifth of
@@ -170,8 +170,8 @@ def training_batches(
         started = time.perf_counter()
 
 
-def judging_batches(loader: Loader, size: int, device: torch.device) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """The batches of a split as the image processor would show them, on the device."""
+def validation_batches(loader: Loader, size: int, device: torch.device) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Yield the batches of a split as the image processor would make them, on the device."""
     for batch in loader.batches():
         pixel_values = evaluation_view(batch.pixels, size).to(device)
         yield batch, pixel_values.contiguous(memory_format=torch.channels_last), batch.patients.to(device)
@@ -186,7 +186,7 @@ def hide_inputs(patients: Tensor, share: float, seed: int, epoch: int, first: in
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by a thread while the one before it is used."""
+    """Yield the same items, each made by a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, items, None)
         while (item := following.result()) is not None:
@@ -195,7 +195,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _prepared(source: str, recipe: Recipe, folder: str | None = None, columns: Mapping[str, str] | None = None) -> Path:
-    """The folder of a source's prepared shards, made now where it is not there or not finished."""
+    """Return the folder of a source's prepared shards, and make it where it is missing or unfinished."""
     given = Path(source.removeprefix("parquet:"))
     if source.startswith("parquet:") and read_manifest(given) is not None:
         return given

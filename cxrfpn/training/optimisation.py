@@ -1,72 +1,22 @@
-"""What moves the weights: the loss, the optimizer, the schedule of its learning rate, the average of the weights."""
+"""What moves the weights: the optimizer, the schedule of its learning rate, the average of the weights."""
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from configuration_cxrfpn import FINDINGS
-from cxrfpn.training.recipe import Cycle, Loss, Recipe
+from cxrfpn.training.recipe import Cycle, Recipe
 
-# Ridnik et al. (2021): a negative scored under this counts as perfectly told apart.
-NEGATIVE_MARGIN = 0.05
 # The report halves the learning rate "when the validation loss has not improved for 2 epochs". We read that as the
 # patience of torch's ReduceLROnPlateau: after the third epoch in a row without a better loss.
 PLATEAU_EPOCHS, PLATEAU_FACTOR = 2, 0.5
 
 
-def finding_weights(
-    labels: Tensor, overrides: Mapping[str, float] = {}, findings: Sequence[str] = FINDINGS
-) -> list[float]:
-    """Return a weight for the positives of each finding: log(1 + N / n).
-
-    On our rebuild of the report's training set the rule differs from the report's table by 0.133 in the mean, or by
-    0.036 where only images with one finding are mirrored.
-
-    Args:
-        labels: [N,F] of 0 and 1, NaN for unknown, of the images that an epoch shows. A finding without positives is
-            weighted as if it had one.
-        overrides: {finding: weight} that stand in place of the rule.
-    """
-    known = (~labels.isnan()).sum(dim=0)
-    weights = torch.log1p(known / labels.nansum(dim=0).clamp_min(1)).tolist()
-    return [overrides.get(name, weight) for name, weight in zip(findings, weights, strict=True)]
-
-
-def loss_weights(settings: Loss, labels: Tensor, cycle: Cycle, findings: Sequence[str] = FINDINGS) -> list[float]:
-    """The weights of a cycle's loss, one a finding."""
-    if settings.pos_weight == "balanced":
-        return finding_weights(labels, cycle.pos_weight, findings)
-    return [cycle.pos_weight.get(name, 1.0) for name in findings]
-
-
-def compute_loss(logits: Tensor, labels: Tensor, settings: Loss, pos_weight: Tensor) -> Tensor:
-    """Return the weighted binary cross-entropy, the mean over images and findings, in fp32.
-
-    An unknown label adds 0 and counts in the mean: the weight of an image must not depend on the images beside it.
-
-    Args:
-        logits: [B,F].
-        labels: [B,F] of 0 and 1, NaN for unknown.
-        pos_weight: [F].
-    """
-    logits, unknown = logits.float(), labels.isnan()
-    targets = labels.masked_fill(unknown, 0.0) * (1 - 2 * settings.label_smoothing) + settings.label_smoothing
-    if not settings.negative_focus:
-        losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
-        return losses.masked_fill(unknown, 0.0).mean()
-    shifted = (logits.sigmoid() - NEGATIVE_MARGIN).clamp_min(0)
-    positive = pos_weight * targets * F.logsigmoid(logits)
-    negative = (1 - targets) * shifted**settings.negative_focus * torch.log1p(-shifted.clamp_max(1 - 1e-6))
-    return -(positive + negative).masked_fill(unknown, 0.0).mean()
-
-
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW; weight decay leaves biases and BatchNorm alone, which have no scale to shrink."""
+    """Make Adam or AdamW, without weight decay for biases and BatchNorm, which have no scale to shrink."""
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -94,7 +44,7 @@ class Schedule:
         return rate
 
     def after_epoch(self, validation_loss: float, cycle: Cycle) -> None:
-        """Look at an epoch's validation loss; only the plateau schedule heeds it.
+        """Note an epoch's validation loss; only the plateau schedule uses it.
 
         A cycle that changes the weights of the loss changes its scale: its losses are not compared with earlier ones.
         """
@@ -160,14 +110,14 @@ class RunningStatistics:
         self.buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
 
     @torch.no_grad()
-    def begin(self) -> None:
-        """Before the first pass of a step."""
+    def start_step(self) -> None:
+        """Prepare for the first pass of a step."""
         self.start = torch._foreach_mul(self.buffers, 1.0)
         self.moved = torch._foreach_mul(self.buffers, 0.0)
 
     @torch.no_grad()
     def after_pass(self, share: float) -> None:
-        """After a pass over this share (0..1) of the step's images."""
+        """Note a pass over this share (0..1) of the step's images."""
         moved = torch._foreach_sub(self.buffers, self.start)
         torch._foreach_add_(self.moved, moved, alpha=share)
         self.rewind()
@@ -178,8 +128,8 @@ class RunningStatistics:
         torch._foreach_copy_(self.buffers, self.start)
 
     @torch.no_grad()
-    def end(self) -> None:
-        """After the last pass of a step."""
+    def end_step(self) -> None:
+        """Move the statistics after the last pass of a step."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             flat = torch.cat([moved.flatten() for moved in self.moved])
             torch.distributed.all_reduce(flat)

@@ -1,5 +1,6 @@
 """Every number of a run, read from YAML into typed dataclasses; any of them can be changed on the command line."""
 
+import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -15,29 +16,35 @@ from cxrfpn.data.schema import UNLABELLED
 
 # The value of `prepared` that makes no local copy.
 STREAMED = "none"
+# Keys of earlier versions, by their whole name, and what to do about them.
+EARLIER_KEYS = {
+    "cycles.judged_size": "is called validation_size now",
+    "objective": "no longer exists, because every run learns findings; leave it out",
+}
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message names the file and the key."""
+    """Raised when a recipe cannot be followed; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
 class Cycle:
     """Some epochs at one input size, in pixels; `pos_weight` overrides the loss weights of some findings.
 
-    judged_size: the size at which they are judged, and the model is then used; image_size where it is None. A random
-    crop shows a chest larger than the whole view does, and a larger view makes up for that (Touvron et al., "Fixing the
-    train-test resolution discrepancy", 2019).
+    validation_size: the size at which they are validated, and the model is then used; image_size where it is None. A
+    random crop shows a chest larger than the whole view does, and a larger view makes up for that (Touvron et al.,
+    "Fixing the train-test resolution discrepancy", 2019).
     """
 
     epochs: int
     image_size: int
-    judged_size: int | None = None
+    validation_size: int | None = None
     pos_weight: dict[str, float] = field(default_factory=dict)
 
     @property
     def size_of_use(self) -> int:
-        return self.judged_size or self.image_size
+        """The side in pixels at which the model is validated and used."""
+        return self.validation_size or self.image_size
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,8 @@ class Recipe:
     findings: the names of what the network learns, the 14 of NIH or those of a table of your own.
     source: what `open_source` opens; it is prepared once at `stored_size` pixels, into `prepared` (by default a folder
     under data/ named after both); `prepared: none` streams it instead. columns: field -> column, where the
-    source has names of its own. objective: "findings", or "pretraining", which
-    looks at no finding and makes weights to begin with. more_sources: others that are trained on beside it. cohort: a
-    protocol and its settings.
+    source has names of its own. more_sources: others that are trained on beside it. cohort: a protocol and its
+    settings.
     backbone_weights: "imagenet", "none", a file, or a package of ours (folder or Hub id), whose every fitting tensor is
     taken. batch_size: images of one process in one step; accumulation: in how many passes they are computed.
     weight_average: decay of the moving average of the weights, which is then validated and kept; 0 keeps the trained
@@ -104,7 +110,6 @@ class Recipe:
     source: str
     cycles: tuple[Cycle, ...]
     findings: tuple[str, ...] = FINDINGS
-    objective: Literal["findings", "pretraining"] = "findings"
     stored_size: int = 256
     prepared: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
@@ -140,7 +145,7 @@ class Recipe:
         for cycle in self.cycles:
             _require(cycle.epochs > 0, "cycles: epochs must be over 0")
             _require(cycle.image_size >= 64, "cycles: image_size must be 64 or more")
-            _require(cycle.size_of_use >= 64, "cycles: judged_size must be 64 or more")
+            _require(cycle.size_of_use >= 64, "cycles: validation_size must be 64 or more")
             _require(set(cycle.pos_weight) <= set(self.findings), "cycles: pos_weight names what is no finding")
         for name in ("batch_size", "accumulation", "stored_size", "workers", "checkpoint_steps", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"{name}: must be over 0")
@@ -150,13 +155,10 @@ class Recipe:
         for name in ("no_finding_share", "warmup", "patient_dropout", "minimum_precision"):
             _require(0 <= getattr(self, name) <= 1, f"{name}: must lie in 0 to 1")
         _require(0 <= self.weight_average < 1, "weight_average: must lie in 0 to 1, without 1")
-        if self.objective == "findings":
-            _require(not self.source.startswith(f"{UNLABELLED}:"), f"{self.source}: has no labels to validate on")
-            for name in (further.source for further in self.more_sources if not self.loss.teachers):
-                _require(not name.startswith(f"{UNLABELLED}:"), f"{name}: has no labels; only teachers can use it")
+        _require(not self.source.startswith(f"{UNLABELLED}:"), f"{self.source}: has no labels to validate on")
+        for name in (further.source for further in self.more_sources if not self.loss.teachers):
+            _require(not name.startswith(f"{UNLABELLED}:"), f"{name}: has no labels; only teachers can use it")
         _require(self.cohort.get("protocol") in PROTOCOLS, f"cohort: protocol is one of {', '.join(PROTOCOLS)}")
-        painted = self.objective == "findings" or self.config().pyramid_channels > 0
-        _require(painted, "network: pretraining paints from the pyramid; pyramid_channels must be over 0")
         self.protocol(), self.config()
 
     @property
@@ -287,6 +289,9 @@ def _read_dataclass(values: Any, kind: type, where: str) -> Any:
     _require(isinstance(values, Mapping), f"{where or 'the recipe'}: must be a mapping, not {values!r}")
     kinds, prefix = get_type_hints(kind), f"{where}." if where else ""
     known = [entry.name for entry in fields(kind)]
+    for key in values:
+        if message := EARLIER_KEYS.get(re.sub(r"\[\d+\]", "", f"{prefix}{key}")):
+            raise RecipeError(f"{prefix}{key}: {message}")
     if unknown := [str(key) for key in values if key not in known]:
         raise RecipeError(f"unknown key {', '.join(prefix + key for key in unknown)}; known are {', '.join(known)}")
     try:

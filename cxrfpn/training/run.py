@@ -1,14 +1,14 @@
-"""A run on its way: what it is made of, how it begins, goes on from a checkpoint, and keeps one."""
+"""A training run: what it consists of, how it starts, resumes from a checkpoint, and writes one."""
 
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import yaml
@@ -19,10 +19,12 @@ from transformers.utils import logging
 
 from cxrfpn.data.loading import Batch, Loader
 from cxrfpn.training.backbone import load_backbone_weights
-from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, Place, load_checkpoint, save_checkpoint, tidy
-from cxrfpn.training.feeding import Feed, judging_batches, open_feed
+from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, TrainState, load_checkpoint, save_checkpoint, tidy
+from cxrfpn.training.feeding import Feed, open_feed, validation_batches
+from cxrfpn.training.loss import FindingsLoss
 from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
 from cxrfpn.training.recipe import Cycle, Recipe
+from cxrfpn.training.teachers import Student
 from modeling_cxrfpn import CxrFpnForImageClassification
 from package_cxrfpn import WEIGHTS
 from pipeline_cxrfpn import cpu_multiplies_bf16
@@ -30,37 +32,12 @@ from pipeline_cxrfpn import cpu_multiplies_bf16
 CHECKPOINTS, LOGS = "checkpoints", "logs"
 # Preparing a data set may take hours, in which the other processes wait for the first one.
 PATIENCE = timedelta(hours=24)
-# What may change between a run and its going on without changing its result.
-_INDIFFERENT = ("workers", "checkpoint_steps", "keep_checkpoints", "trackers")
+# What may differ on resuming without changing the result.
+_FREE_TO_CHANGE = ("workers", "checkpoint_steps", "keep_checkpoints", "trackers")
 
 
 class LaunchError(RuntimeError):
-    """Processes that would each follow the whole recipe, in one folder; the message is one line."""
-
-
-class Objective(Protocol):
-    """What a run learns: the loss that it lowers, how it is judged after each epoch, what is kept of it."""
-
-    def wrap(self, network: CxrFpnForImageClassification, recipe: Recipe) -> torch.nn.Module:
-        """What is trained: the network, or the network with what only this objective needs."""
-
-    def enter(self, run: "Run", cycle: Cycle) -> None:
-        """Get ready for the epochs of a cycle, or for the rest of them."""
-
-    def loss(self, model: torch.nn.Module, pixel_values: Tensor, patients: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss over the images of a pass."""
-
-    def judge(self, run: "Run", cycle: Cycle) -> Any:
-        """What the judged module, in eval mode, makes of the validation split; its `figures()` are written down."""
-
-    def rank(self, run: "Run", figures: dict[str, float]) -> float:
-        """The figure whose highest value makes the best epoch."""
-
-    def keep(self, run: "Run", cycle: Cycle, judgement: Any) -> None:
-        """Write the best epoch's package into the run's folder; by the main process alone."""
-
-    def finish(self, run: "Run") -> None:
-        """Add to the folder what can be said at the end; by the main process alone."""
+    """Raised when processes would each follow the whole recipe, in one folder."""
 
 
 @dataclass
@@ -68,7 +45,6 @@ class Run:
     """All that the loop works with. `model` is `trained` as accelerate wraps it; `average` may be None."""
 
     recipe: Recipe
-    objective: Objective
     folder: Path
     accelerator: Accelerator
     feed: Feed
@@ -79,70 +55,77 @@ class Run:
     optimizer: Any
     schedule: Schedule
     statistics: RunningStatistics
-    place: Place
+    loss: FindingsLoss
+    state: TrainState
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def judged(self) -> torch.nn.Module:
-        """What is validated and kept: `trained`, or its average."""
-        return self.trained if self.average is None else self.average.model
+    def network(self) -> CxrFpnForImageClassification:
+        """The network that is validated and saved: the one that is trained, or its average."""
+        module = self.trained if self.average is None else self.average.model
+        return module.network if isinstance(module, Student) else module
 
     @property
     def seconds(self) -> float:
         """How long the run has taken, over all its parts."""
-        return self.place.seconds + time.monotonic() - self.started
+        return self.state.seconds + time.monotonic() - self.started
 
-    def judging_batches(self, cycle: Cycle) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-        """This process's share of the validation split, at a cycle's size of use; see `feeding.judging_batches`."""
+    def start_cycle(self, cycle: Cycle) -> None:
+        """Prepare the loss for the epochs of a cycle, or for the rest of them."""
+        self.loss.start_cycle(cycle, torch.from_numpy(self.train_loader.epoch_labels()), self.accelerator)
+
+    def validation_batches(self, cycle: Cycle) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """Yield this process's share of the validation split, at a cycle's size of use."""
         accelerator = self.accelerator
         loader = self.feed.loader(self.recipe, "validation", accelerator.process_index, accelerator.num_processes)
-        return judging_batches(loader, cycle.size_of_use, accelerator.device)
+        return validation_batches(loader, cycle.size_of_use, accelerator.device)
 
     def save(self) -> None:
-        """Keep a checkpoint of this very place."""
+        """Write a checkpoint."""
         if not self.accelerator.is_main_process:
             return
         tensors = {"model": self.trained.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.model.state_dict()
-        place = Place(**{**vars(self.place), "seconds": self.seconds})
+        state = replace(self.state, seconds=self.seconds)
         checkpoint = Checkpoint(
-            tensors, self.optimizer.state_dict(), self.schedule.state(), place, self.recipe.as_yaml()
+            tensors, self.optimizer.state_dict(), self.schedule.state(), state, self.recipe.as_yaml()
         )
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint, self.recipe.keep_checkpoints)
 
 
-def begin(recipe: Recipe, objective: Objective, folder: Path, resume: bool) -> Run:
-    """Set a run up, or take it up where its last checkpoint left it.
+def start_run(recipe: Recipe, folder: Path, resume: bool) -> Run:
+    """Set a run up, or resume it from its last checkpoint.
 
     Raises:
         LaunchError: several processes were started that do not know of each other.
-        CheckpointError: the folder holds a run and `resume` was not asked, or it followed another recipe.
+        CheckpointError: the folder holds a run and `resume` was not set, or followed another recipe.
         SourceError, PrepareError, BackboneError: the data or the first weights cannot be had.
     """
     accelerator = _accelerator(recipe, folder)
-    logging.disable_progress_bar()  # of transformers, for files that are written in a moment
+    logging.disable_progress_bar()  # Hide transformers' progress bars.
     checkpoint = _last_checkpoint(recipe, folder, resume, accelerator.print)
     with accelerator.main_process_first():  # the first one prepares what the others then find prepared
         feed = open_feed(recipe, accelerator.print)
     set_seed(recipe.seed)
     network = CxrFpnForImageClassification(recipe.config())
     if checkpoint is None:
-        accelerator.print(f"begins with {load_backbone_weights(network, recipe.backbone_weights)}")
-    trained = objective.wrap(network, recipe).to(accelerator.device, memory_format=torch.channels_last)
+        accelerator.print(f"starts from {load_backbone_weights(network, recipe.backbone_weights)}")
+    loss = FindingsLoss(recipe.loss, recipe.findings)
+    trained = loss.wrap(network).to(accelerator.device, memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, trained)
     model, optimizer = accelerator.prepare(torch.compile(trained) if recipe.compile else trained, optimizer)
     # After prepare, which may put the weights elsewhere: the average reads them where they are.
     average = WeightAverage(trained, recipe.weight_average) if recipe.weight_average else None
     loader = feed.loader(recipe, "train", accelerator.process_index, accelerator.num_processes)
     schedule = Schedule(recipe, optimizer, recipe.epochs * len(loader))
-    place = Place(passes=recipe.accumulation)
-    run = Run(recipe, objective, folder, accelerator, feed, loader, trained, model, average, optimizer, schedule,
-              RunningStatistics(trained), place)  # fmt: skip
+    state = TrainState(passes=recipe.accumulation)
+    run = Run(recipe, folder, accelerator, feed, loader, trained, model, average, optimizer, schedule,
+              RunningStatistics(trained), loss, state)  # fmt: skip
     if checkpoint is not None:
         _restore(run, checkpoint)
     # A run that was killed had logged steps that are now done again: TensorBoard is to show them once.
-    accelerator.init_trackers("training", init_kwargs={"tensorboard": {"purge_step": run.place.updates + 1}})
+    accelerator.init_trackers("training", init_kwargs={"tensorboard": {"purge_step": run.state.updates + 1}})
     return run
 
 
@@ -186,15 +169,15 @@ def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
 
 
 def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[str], object]) -> Checkpoint | None:
-    begun = (folder / CHECKPOINTS).exists() or (folder / WEIGHTS).exists()
-    if begun and not resume:
-        raise CheckpointError(f"{folder}: holds a run; go on with --resume, or choose another --output-dir")
+    started = (folder / CHECKPOINTS).exists() or (folder / WEIGHTS).exists()
+    if started and not resume:
+        raise CheckpointError(f"{folder}: holds a run; resume it with --resume, or choose another --output-dir")
     checkpoint = load_checkpoint(folder / CHECKPOINTS, say)
     if checkpoint is None:
-        say("no checkpoint to go on from: beginning anew") if resume else None
+        say("no checkpoint to resume from: starting anew") if resume else None
         return None
     now, then = yaml.safe_load(recipe.as_yaml()), yaml.safe_load(checkpoint.recipe)
-    if differing := [key for key in now if key not in _INDIFFERENT and now[key] != then.get(key)]:
+    if differing := [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]:
         raise CheckpointError(
             f"{folder}: followed another recipe ({', '.join(differing)}); choose another --output-dir"
         )
@@ -207,7 +190,7 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
         run.average.model.load_state_dict(checkpoint.tensors["average"])
     run.optimizer.load_state_dict(checkpoint.optimizer)
     run.schedule.load_state(checkpoint.schedule)
-    run.place = checkpoint.place
-    if run.accelerator.is_main_process:  # stopped as it was removing others, it goes on with that too
-        tidy(run.folder / CHECKPOINTS, run.place, run.recipe.keep_checkpoints)
-    run.accelerator.print(f"goes on in epoch {run.place.epoch + 1}, step {run.place.step} of {len(run.train_loader)}")
+    run.state = checkpoint.train_state
+    if run.accelerator.is_main_process:  # it may have been stopped while removing others
+        tidy(run.folder / CHECKPOINTS, run.state, run.recipe.keep_checkpoints)
+    run.accelerator.print(f"resumes in epoch {run.state.epoch + 1}, step {run.state.step} of {len(run.train_loader)}")

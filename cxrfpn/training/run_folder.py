@@ -1,4 +1,4 @@
-"""A run folder: the model package, what was measured, and a record of how it came about."""
+"""Write a run folder: the model package, its figures, and a record of how it was made."""
 
 import copy
 import hashlib
@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
-from cxrfpn.evaluation.reporting import Asked, save_report, score_model
+from cxrfpn.evaluation.reporting import ScoreRequest, save_report, score_model
 from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.training.curves import save_curves
 from cxrfpn.training.recipe import STREAMED, Recipe
@@ -36,19 +36,8 @@ from package_cxrfpn import WEIGHTS, weights_digest
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION, RECIPE, EPOCHS = "configuration.txt", "recipe.yaml", "validation_metrics.csv"
 _BESIDE = ".package-"
-# What configuration.txt tells the version of: all that may change a result.
+# Libraries whose versions configuration.txt names: all that may change a result.
 LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "opencv-python-headless", "pyarrow")
-
-
-def save_network(network: CxrFpnForImageClassification, folder: Path, size: int, prepared_size: int) -> None:
-    """Write all that `from_pretrained` needs into `folder`, which may hold an older network.
-
-    Args:
-        size: the side in pixels at which the network is used.
-        prepared_size: the side in pixels of the prepared images that it was trained on.
-    """
-    with _beside(folder) as beside:
-        _write_network(network, beside, size, prepared_size)
 
 
 def save_package(
@@ -61,11 +50,12 @@ def save_package(
     scores: NDArray[np.float32],
     rows: pd.DataFrame,
 ) -> None:
-    """`save_network`, and all that the pipeline needs.
+    """Write all that `from_pretrained` and the pipeline need into `folder`, which may hold an older package.
 
     Args:
-        size, prepared_size: as in `save_network`.
-        labels, scores: [N,14] of the validation images, to which the thresholds are fitted.
+        size: the side in pixels at which the network is used.
+        prepared_size: the side in pixels of the prepared images that it was trained on.
+        labels, scores: [N,F] of the validation images, to which the thresholds are fitted.
         rows: metadata of these images. Those on the source's own test list, which the protocols report and patients do
             not keep apart, are left out of the fit.
     """
@@ -87,7 +77,7 @@ def save_package(
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a run that was killed was writing; whatever it was is written again."""
+    """Remove unfinished files of a run that was killed; they are written again."""
     for left in folder.glob(f"{_BESIDE}*"):
         shutil.rmtree(left)
     clear_unfinished(folder)
@@ -95,8 +85,10 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
-    """A folder whose files are moved into `folder` one by one at the end, the weights last but one: what is fitted to
-    them names their digest."""
+    """Yield a folder whose files are moved into `folder` one by one at the end.
+
+    The weights come last but one: the thresholds, which name their digest, come last.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_BESIDE, dir=folder) as name:
         try:
@@ -108,14 +100,13 @@ def _beside(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
 
 
-def as_kept(network: CxrFpnForImageClassification) -> CxrFpnForImageClassification:
-    """Return the network as its package will give it back: a copy, in float32, of its weights in half precision."""
+def as_saved(network: CxrFpnForImageClassification) -> CxrFpnForImageClassification:
+    """Return the network as its package will load: a copy in float32 of its weights in half precision."""
     return copy.deepcopy(network).half().float()
 
 
 def _write_network(network: CxrFpnForImageClassification, folder: Path, size: int, prepared_size: int) -> None:
-    """Write the weights in half precision, which halves the download; `config.json` says float32, so that they are
-    brought back to it on loading."""
+    """Write the weights in half precision, which halves the download; `config.json` makes them load as float32."""
     kept = copy.deepcopy(network)
     kept.config.image_size = size
     kept.half().save_pretrained(folder)
@@ -126,12 +117,12 @@ def _write_network(network: CxrFpnForImageClassification, folder: Path, size: in
 
 
 def write_epochs(run: Run) -> None:
-    """validation_metrics.csv, a row an epoch."""
-    write_text(run.folder / EPOCHS, pd.DataFrame(run.place.epochs).to_csv(index=False))
+    """Write validation_metrics.csv, one row an epoch."""
+    write_text(run.folder / EPOCHS, pd.DataFrame(run.state.epochs).to_csv(index=False))
 
 
 def write_configuration(run: Run) -> None:
-    """configuration.txt: recipe, data, versions, commit, hardware, and how long it took so far."""
+    """Write configuration.txt: recipe, data, versions, commit, hardware, and the time spent so far."""
     if not run.accelerator.is_main_process:
         return
     plan, shards, minutes = run.feed.plan, run.feed.shards, run.seconds / 60
@@ -148,7 +139,7 @@ def write_configuration(run: Run) -> None:
         f"precision    {run.accelerator.mixed_precision}",
         f"versions     python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
-        f"took         {minutes:.1f} minutes, {len(run.place.losses):,} steps",
+        f"took         {minutes:.1f} minutes, {len(run.state.losses):,} steps",
         "",
         run.recipe.as_yaml(),
     ]
@@ -158,7 +149,7 @@ def write_configuration(run: Run) -> None:
 
 
 def with_earlier_recipe(recipe: Recipe) -> str:
-    """A recipe as YAML; where it begins with another run's weights, that run's recipe stands below, as comments."""
+    """Return a recipe as YAML, with the recipe of the run that its weights come from as comments below."""
     earlier = Path(recipe.backbone_weights) / RECIPE
     if not earlier.is_file():
         return recipe.as_yaml()
@@ -169,16 +160,16 @@ def with_earlier_recipe(recipe: Recipe) -> str:
 
 
 def finish(run: Run) -> None:
-    """Add what the objective has to say at the end, draw the curves, close the trackers."""
+    """Score the test split, draw the curves, close the trackers."""
     if run.accelerator.is_main_process:
         write_configuration(run)
-        run.objective.finish(run)
-        save_curves(run.folder / "plots", run.place, run.recipe)
+        score_test_split(run)
+        save_curves(run.folder / "plots", run.state, run.recipe)
     run.accelerator.end_training()
 
 
 def score_test_split(run: Run) -> None:
-    """Score the kept network on the test split of the run's own source, through the pipeline, and report on it."""
+    """Score the saved package on the test split of the run's own source, and write the report."""
     if (run.feed.plan["split"] == "test").any():
         findings = run.recipe.findings
         if run.recipe.prepared == STREAMED:
@@ -186,13 +177,13 @@ def score_test_split(run: Run) -> None:
         else:
             source = open_source(f"parquet:{run.feed.shards.folder}", findings=findings)
         source.name = run.feed.shards.source  # figures are known by what was prepared, not by the folder it lies in
-        report = score_model(load_engine(str(run.folder), "torch"), Asked(source, "test", run.recipe.protocol()))
+        report = score_model(load_engine(str(run.folder), "torch"), ScoreRequest(source, "test", run.recipe.protocol()))
         save_report(report, run.folder)
         print(report.summary())
 
 
 def fingerprint(plan: pd.DataFrame) -> str:
-    """A sha256 of a plan, whatever the order of its rows: two runs of the same one saw the same images."""
+    """Return a sha256 of a plan, in any order of its rows: two runs of the same plan saw the same images."""
     rows = plan[["image_id", "split", "copies", "mirrored"]].sort_values("image_id").to_csv(index=False)
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 

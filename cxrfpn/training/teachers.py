@@ -20,7 +20,7 @@ from modeling_cxrfpn import CxrFpnForImageClassification
 
 
 class Teachers:
-    """Trained packages, each a folder or a Hub id, which do not learn.
+    """Trained packages, each a folder or a Hub id; their weights do not change.
 
     Raises:
         PackageError: one of them cannot be loaded.
@@ -30,14 +30,14 @@ class Teachers:
         self.networks = [load_network(package).requires_grad_(False) for package in packages]
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Bring them to where the student learns."""
+        """Move the teachers to the device on which the student learns."""
         self.accelerator = accelerator
         for network in self.networks:
             network.to(accelerator.device, memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def look(self, pixel_values: Tensor, patients: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
-        """Return what they make of a batch.
+    def score(self, pixel_values: Tensor, patients: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """Score a batch.
 
         Args:
             pixel_values, patients: [B,3,H,W] and [B,3], as the student takes them.

@@ -74,7 +74,7 @@ def test_train_on_a_full_disk(commands, script, tmp_path, size, changes, said):
     name, *arguments = [*commands("train", folder), *changes]
     with disk_for_files_of(size):
         line = refusal("train", script(name, *arguments))
-    assert said.format(folder=folder) in line and line.endswith("; mend that, and --resume goes on")
+    assert said.format(folder=folder) in line and line.endswith("; fix that, and continue with --resume")
     assert not leftovers(folder) and (folder / "model.safetensors").exists() == (size == 110_000)
     assert script(name, *arguments)[0] == 0
     assert not leftovers(folder) and (folder / "README.md").exists()

@@ -13,7 +13,7 @@ import publish as script
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation.reporting import Asked, score_predictions
+from cxrfpn.evaluation.reporting import ScoreRequest, score_predictions
 from cxrfpn.evaluation.scoring import Settings
 from tests.hubs.uploads import UploadHub
 
@@ -35,7 +35,9 @@ def finished(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = np.random.default_rng(0).random(label_matrix(metadata).shape)
     table = pd.DataFrame(scores, columns=list(FINDINGS)).assign(image=metadata["image_id"])
     table.to_csv(run.parent / "scores.csv", index=False)
-    report = score_predictions([run.parent / "scores.csv"], Asked(source, "all", settings=Settings(resamples=10)))
+    report = score_predictions(
+        [run.parent / "scores.csv"], ScoreRequest(source, "all", settings=Settings(resamples=10))
+    )
     report.figures.update(system="tiny", is_model=True)
     figures = json.dumps(report.figures, default=lambda number: number.item())
     (run / "metrics.json").write_text(json.dumps(json.loads(figures, parse_constant=lambda name: None)))

@@ -1,26 +1,30 @@
 """Checkpoints: whole or not at all, the last ones kept, a damaged one passed over."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from cxrfpn.training.checkpoint import Checkpoint, Place, load_checkpoint, save_checkpoint
+from cxrfpn.training.checkpoint import Checkpoint, CheckpointError, TrainState, load_checkpoint, save_checkpoint
 
 
 def checkpoint(updates: int) -> Checkpoint:
     model = {"weight": torch.full((3, 2), float(updates)), "steps": torch.tensor(updates)}
     optimizer = {"state": {0: {"exp_avg": torch.ones(2), "step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]}
-    place = Place(epoch=1, step=2, updates=updates, best=0.7, epochs=[{"epoch": 1, "mean_auroc": 0.7}], losses=[0.1])
+    state = TrainState(
+        epoch=1, step=2, updates=updates, best=0.7, epochs=[{"epoch": 1, "mean_auroc": 0.7}], losses=[0.1]
+    )
     return Checkpoint(
-        {"model": model, "average": {"weight": torch.zeros(1)}}, optimizer, {"factor": 0.5}, place, "a: 1"
+        {"model": model, "average": {"weight": torch.zeros(1)}}, optimizer, {"factor": 0.5}, state, "a: 1"
     )
 
 
 def test_what_is_kept_comes_back(tmp_path):
     save_checkpoint(tmp_path, checkpoint(7), keep=2)
     back = load_checkpoint(tmp_path, pytest.fail)
-    assert back.place == checkpoint(7).place and back.schedule == {"factor": 0.5} and back.recipe == "a: 1"
+    assert back.train_state == checkpoint(7).train_state and back.schedule == {"factor": 0.5} and back.recipe == "a: 1"
     torch.testing.assert_close(back.tensors, checkpoint(7).tensors)
     torch.testing.assert_close(back.optimizer["state"], checkpoint(7).optimizer["state"])
 
@@ -55,7 +59,7 @@ def test_a_damaged_one_is_passed_over_with_a_line(tmp_path, damage):
         save_checkpoint(tmp_path, checkpoint(updates), keep=2)
     damage(tmp_path / "step-00000009")
     said: list[str] = []
-    assert load_checkpoint(tmp_path, said.append).place.updates == 5
+    assert load_checkpoint(tmp_path, said.append).train_state.updates == 5
     assert len(said) == 1 and "step-00000009: is damaged" in said[0] and "\n" not in said[0]
 
 
@@ -82,4 +86,16 @@ def test_no_checkpoint_is_given_up_for_one_that_is_damaged(tmp_path):
     (tmp_path / "step-00000009" / "model.safetensors").write_bytes(b"")
     save_checkpoint(tmp_path, checkpoint(7), keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
-    assert load_checkpoint(tmp_path, pytest.fail).place.updates == 7
+    assert load_checkpoint(tmp_path, pytest.fail).train_state.updates == 7
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_and_not_passed_over(tmp_path):
+    folder = save_checkpoint(tmp_path, checkpoint(9), keep=1)
+    state = json.loads((folder / "state.json").read_text())
+    state["place"] = state.pop("train_state")
+    sums = state.pop("sha256")
+    state.pop("state_sha256")
+    state_sha256 = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    (folder / "state.json").write_text(json.dumps({"sha256": sums, "state_sha256": state_sha256, **state}))
+    with pytest.raises(CheckpointError, match="step-00000009: was written by an older version"):
+        load_checkpoint(tmp_path, pytest.fail)

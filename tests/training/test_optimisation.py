@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from cxrfpn.training.loss import compute_loss, finding_weights, loss_weights
 from cxrfpn.training.optimisation import (
     RunningStatistics,
     Schedule,
     WeightAverage,
-    compute_loss,
-    finding_weights,
-    loss_weights,
     make_optimizer,
 )
 from cxrfpn.training.recipe import Cycle, Loss, Recipe

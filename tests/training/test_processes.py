@@ -42,7 +42,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(write_recipe, laun
 
 def measured(folder: Path) -> tuple[list[float], list[dict[str, str]]]:
     last = max((folder / "checkpoints").glob("step-*"))
-    losses = json.loads((last / "state.json").read_text())["place"]["losses"]
+    losses = json.loads((last / "state.json").read_text())["train_state"]["losses"]
     return losses, list(csv.DictReader((folder / "validation_metrics.csv").open()))
 
 

@@ -8,6 +8,7 @@ from cxrfpn.data.cohort import PatientsProtocol
 from cxrfpn.training.recipe import Cycle, RecipeError, read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+CYCLE = "source: phantom:10\ncycles: [{epochs: 1, image_size: 64, "
 LEAST = "source: phantom:10\ncycles: [{epochs: 1, image_size: 64}]\n"
 
 
@@ -63,6 +64,9 @@ def test_any_key_can_be_changed_on_the_command_line(tmp_path):
         (LEAST + "loss: {kind: x}", "unknown key loss.kind"),
         (LEAST + "cohort: {protocol: patients, tset: 1}", "unknown key cohort.tset"),
         (LEAST + "cohort: {protocol: random}", "cohort: protocol is one of official, report, patients"),
+        (CYCLE + "judged_size: null}]", "cycles[0].judged_size: is called validation_size now"),
+        (LEAST.replace("phantom", "unlabelled"), "unlabelled:10: has no labels to validate on"),
+        (LEAST + "objective: findings", "objective: no longer exists"),
         (LEAST + "batch_size: 4.5", "batch_size: must be int, not 4.5"),
         (LEAST + "batch_size: true", "batch_size: must be int, not True"),
         (LEAST + "learning_rate: fast", "learning_rate: must be float, not 'fast'"),
@@ -76,8 +80,8 @@ def test_any_key_can_be_changed_on_the_command_line(tmp_path):
         ("source: phantom:10\ncycles: []", "cycles: needs at least one"),
         ("source: phantom:10", "cycles"),
         ("source: phantom:10\ncycles: [{epochs: 1, image_size: 32}]", "image_size must be 64 or more"),
-        ("source: phantom:10\ncycles: [{epochs: 1, image_size: 64, judged_size: 32}]", "judged_size must be 64"),
-        ("source: phantom:10\ncycles: [{epochs: 1, image_size: 64, pos_weight: {Flu: 2}}]", "what is no finding"),
+        (CYCLE + "validation_size: 32}]", "validation_size must be 64"),
+        (CYCLE + "pos_weight: {Flu: 2}}]", "what is no finding"),
         ("- a list", "is not a mapping"),
         ("a: [", "is not YAML"),
     ],

@@ -28,7 +28,7 @@ import train
 sys.exit(train.main())
 """
 IN_AN_EPOCH = "cxrfpn.training.loop:train_step", 5
-IN_VALIDATION = "cxrfpn.training.findings:gather_object", 1
+IN_VALIDATION = "cxrfpn.training.validation:gather_object", 1
 IN_A_CHECKPOINT = "cxrfpn.training.checkpoint:_sync", 3
 IN_A_PACKAGE = "cxrfpn.training.run_folder:fit_thresholds", 1
 
@@ -69,4 +69,4 @@ def test_killed_anywhere_and_resumed_it_ends_in_the_same_bytes(write_recipe, lau
 
 def losses(folder: Path) -> list[float]:
     last = max((folder / "checkpoints").glob("step-*"))
-    return json.loads((last / "state.json").read_text())["place"]["losses"]
+    return json.loads((last / "state.json").read_text())["train_state"]["losses"]

@@ -19,6 +19,8 @@ from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import select_split
+from cxrfpn.training.recipe import read_recipe
+from cxrfpn.training.run_folder import with_earlier_recipe
 from engine_cxrfpn import Engine, load_engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +54,13 @@ def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recip
     calls = scores >= np.array([kept["operating_points"]["sensitivity_90"][name] for name in FINDINGS]) - 1e-3
     assert ((calls & labels).sum(axis=0) >= 0.9 * labels.sum(axis=0)).all()
     np.testing.assert_allclose(scores_of(engine, open_source(f"parquet:{chests}"))[1].mean(), scores.mean(), atol=1e-6)
+
+
+def test_the_recipe_of_the_run_that_weights_come_from_stands_below_as_comments(write_recipe, tmp_path):
+    (tmp_path / "first").mkdir()
+    first = write_recipe(tmp_path / "first" / "recipe.yaml", seed=7)
+    recipe = read_recipe(write_recipe(tmp_path / "second.yaml", backbone_weights=str(tmp_path / "first")))
+    (tmp_path / "written.yaml").write_text(with_earlier_recipe(recipe))
+    assert read_recipe(tmp_path / "written.yaml") == recipe
+    lines = (tmp_path / "written.yaml").read_text().splitlines()
+    assert [f"# {line}" for line in first.read_text().splitlines()] == lines[-len(first.read_text().splitlines()) :]

@@ -9,7 +9,6 @@ from cxrfpn.data.preparing import prepare
 from cxrfpn.data.shards import PreparedShards
 from cxrfpn.data.sources import open_source
 from cxrfpn.training import loop
-from cxrfpn.training.findings import FindingsObjective
 from cxrfpn.training.recipe import RecipeError, read_recipe
 from cxrfpn.training.teachers import Teachers, feature_loss
 from modeling_cxrfpn import CxrFpnForImageClassification
@@ -36,7 +35,7 @@ def test_teachers_give_the_mean_of_their_scores(packages, radiographs, patients)
     expected = mean_score(packages, radiographs, patients)
     teachers = Teachers(packages)
     teachers.prepare(Accelerator(cpu=True))
-    scores, features = teachers.look(radiographs, patients)
+    scores, features = teachers.score(radiographs, patients)
     assert scores.numpy() == pytest.approx(expected, abs=1e-6) and not scores.requires_grad
     assert np.abs(expected - mean_score(packages[:1], radiographs, patients)).max() > 1e-3  # both of them count
     wanted = [CxrFpnForImageClassification.from_pretrained(each).backbone(radiographs) for each in packages]
@@ -49,7 +48,7 @@ def test_a_teacher_sees_the_images_at_its_own_size(packages, tiny_config, tmp_pa
     teachers = Teachers([str(tmp_path / "small")])
     teachers.prepare(Accelerator(cpu=True))
     large = torch.nn.functional.interpolate(radiographs, size=(96, 96), mode="bilinear")
-    _, features = teachers.look(large, patients)
+    _, features = teachers.score(large, patients)
     assert [level.shape[-1] for level in features[0]] == [8, 4, 2]
 
 
@@ -71,10 +70,10 @@ def test_the_feature_loss_is_the_mean_of_one_minus_cosine():
 def test_the_loss_is_shared_between_labels_and_teachers(write_recipe, packages, tmp_path, share, radiographs, patients):
     settings = {"pos_weight": "none", "teachers": packages, "teacher_share": share}
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", loss=settings))
-    run = loop.begin(recipe, FindingsObjective(), tmp_path / "run", resume=False)
-    run.objective.enter(run, recipe.cycles[0])
+    run = loop.start_run(recipe, tmp_path / "run", resume=False)
+    run.start_cycle(recipe.cycles[0])
     labels = (torch.arange(28).view(2, 14) % 3 == 0).float()
-    loss = run.objective.loss(run.trained.eval(), radiographs, patients, labels)
+    loss = run.loss(run.trained.eval(), radiographs, patients, labels)
     score = run.trained(radiographs, patients).logits.sigmoid().detach().double().numpy()
 
     def entropy(wanted: np.ndarray) -> float:
@@ -87,14 +86,14 @@ def test_the_loss_is_shared_between_labels_and_teachers(write_recipe, packages, 
 def test_a_student_comes_to_score_as_its_teachers(write_recipe, packages, tmp_path):
     settings = {"teachers": packages, "teacher_share": 1.0}
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", loss=settings, learning_rate=0.1, patient_dropout=0.0))
-    run = loop.begin(recipe, FindingsObjective(), tmp_path / "run", resume=False)
-    run.objective.enter(run, recipe.cycles[0])
-    _, pixels, patients = next(run.judging_batches(recipe.cycles[0]))
+    run = loop.start_run(recipe, tmp_path / "run", resume=False)
+    run.start_cycle(recipe.cycles[0])
+    _, pixels, patients = next(run.validation_batches(recipe.cycles[0]))
     wanted, apart = mean_score(packages, pixels, patients), []
     for epochs in (0, 2):
         for _ in range(epochs):
             loop.train_epoch(run, recipe.cycles[0], lambda: False)
-            run.place.epoch, run.place.step = run.place.epoch + 1, 0
+            run.state.epoch, run.state.step = run.state.epoch + 1, 0
         with torch.no_grad():
             scores = run.trained.eval()(pixels, patients).logits.sigmoid().numpy()
         apart.append(np.abs(scores - wanted).mean())
@@ -105,23 +104,23 @@ def test_a_student_comes_to_see_what_its_teachers_see_and_keeps_no_projection(wr
     settings = {"teachers": packages, "teacher_share": 1.0, "feature_weight": 1.0}
     values = {"loss": settings, "learning_rate": 0.01, "cycles": [{"epochs": 3, "image_size": 64}]}
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", **values))
-    run = loop.begin(recipe, FindingsObjective(), tmp_path / "run", resume=False)
-    run.objective.enter(run, recipe.cycles[0])
-    _, pixels, patients = next(run.judging_batches(recipe.cycles[0]))
+    run = loop.start_run(recipe, tmp_path / "run", resume=False)
+    run.start_cycle(recipe.cycles[0])
+    _, pixels, patients = next(run.validation_batches(recipe.cycles[0]))
 
     def distance() -> float:
         with torch.no_grad():
             _, projected = run.trained.eval()(pixels, patients)
-            return feature_loss(projected, run.objective.teachers.look(pixels, patients)[1]).item()
+            return feature_loss(projected, run.loss.teachers.score(pixels, patients)[1]).item()
 
     before = distance()
     for _ in range(3):
         loop.train_epoch(run, recipe.cycles[0], lambda: False)
-        run.place.step = 0
+        run.state.step = 0
         loop.end_epoch(run, recipe.cycles[0])
     assert distance() < before / 2
     kept = CxrFpnForImageClassification.from_pretrained(tmp_path / "run").state_dict()
-    assert kept.keys() == run.judged.network.state_dict().keys()
+    assert kept.keys() == run.network.state_dict().keys()
 
 
 def test_images_without_labels_are_learnt_from_teachers_alone(write_recipe, chests, packages, tmp_path):

@@ -13,7 +13,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.phantom import draw_phantom
 
 # Trained on 64 pixels, used at 96.
-CYCLES = "[{epochs: 1, image_size: 64, judged_size: 96}]"
+CYCLES = "[{epochs: 1, image_size: 64, validation_size: 96}]"
 
 
 def run(monkeypatch, script, *arguments: object) -> int:
