@@ -44,7 +44,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="AUROC with intervals, thresholds, calibration, subgroups, floors, localisation, plots and a card.",
+        description="Score a model, or a table of predictions, and write figures, predictions, plots and a card.",
         epilog="Predictions: a CSV or parquet with a column image_id and one a finding, with or without prob_ before "
         "its name. A source's metadata is enough to score them: nih:FOLDER with a Data_Entry CSV and no images.",
     )

@@ -63,7 +63,7 @@ class Figures:
 
     def _headline(self) -> str:
         content = self.content
-        baseline = (content.get("floors", {}).get("patient_only") or {}).get("mean_auroc")
+        baseline = (content.get("baselines", {}).get("patient_only") or {}).get("mean_auroc")
         tiles = [
             ("mean AUROC", _number(content["mean_auroc"]), _interval(content.get("mean_auroc_ci"))),
             ("by age, sex and view alone", _number(baseline), "the baseline to beat"),

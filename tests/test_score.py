@@ -193,7 +193,7 @@ def test_the_metadata_of_nih_is_enough(score, tmp_path, nih_mini):
     assert code == 0 and "test: 25596 images scored" in out, err
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert figures["findings"]["Hernia"]["positives"] == 86 and figures["patients"] == 2797
-    assert 0.57 < figures["floors"]["patient_only"]["mean_auroc"] < 0.63
+    assert 0.57 < figures["baselines"]["patient_only"]["mean_auroc"] < 0.63
     assert figures["source"] == "nih:nih"
 
 

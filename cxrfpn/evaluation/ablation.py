@@ -23,7 +23,7 @@ from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Source
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation.floors import patient_scores, pixel_scores
+from cxrfpn.evaluation.baselines import patient_scores, pixel_scores
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS

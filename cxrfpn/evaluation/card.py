@@ -60,7 +60,7 @@ LIMITS = """\
 - NIH's test set is another population than its training set (more portable AP views, more disease). Thresholds and
   calibration are fitted on validation and are biased where prevalence differs; `score.py --prevalence` shows how much.
 - One hospital, and scanners of one era. Expect worse figures anywhere else.
-- Age, sex and view position alone predict some findings (see the floor). A fused model uses that; it is no knowledge
+- Age, sex and view position alone predict some findings (see the baseline). A fused model uses that; it is no knowledge
   of the image.
 - Small or compressed images hide small findings; compare the figures of sharp and blurred sources where both are given.
 - A finding map shows what moved the score, not where a disease ends.

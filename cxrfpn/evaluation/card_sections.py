@@ -17,9 +17,9 @@ CAPTIONS = {
 
 
 def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
-    """Every finding, beside the floor of patient data alone and that of shuffled labels."""
-    floors = figures["floors"]
-    patient = floors.get("patient_only", {"mean_auroc": None, "findings": {}})
+    """Every finding, beside the baselines of patient data alone and of shuffled labels."""
+    baselines = figures["baselines"]
+    patient = baselines.get("patient_only", {"mean_auroc": None, "findings": {}})
     rows = [
         (
             name,
@@ -46,7 +46,7 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
     )
     header = ("finding", "positives", "their patients", "AUROC (95 % interval)", "by patient alone", "AP", "F1",
               "precision", "recall", "specificity", "threshold")  # fmt: skip
-    micro, shuffled = figures["micro"], floors["shuffled_labels"]
+    micro, shuffled = figures["micro"], baselines["shuffled_labels"]
     return "\n".join(
         [
             "## Results\n",
@@ -144,7 +144,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
     """Finding maps against boxes; nothing where there are no boxes."""
     if "localisation" not in figures:
         return ""
-    model, floor = (figures["localisation"][who] for who in ("model", "mean_box"))
+    model, baseline = (figures["localisation"][who] for who in ("model", "mean_box"))
     rows = [
         (
             name,
@@ -153,7 +153,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
             *(
                 cell
                 for key in ("pointing_accuracy", "ap25", "mean_iou")
-                for cell in (_interval(told, key), _number(floor["findings"][name][key]))
+                for cell in (_interval(told, key), _number(baseline["findings"][name][key]))
             ),
         )
         for name, told in model["findings"].items()
@@ -161,13 +161,23 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
     cells = (
         cell
         for key in ("pointing_accuracy", "ap25", "mean_iou")
-        for cell in (_interval(model["mean"], key), _number(floor["mean"][key]))
+        for cell in (_interval(model["mean"], key), _number(baseline["mean"][key]))
     )
     rows.append(("**mean**", str(sum(told["boxes"] for told in model["findings"].values())), "", *cells))
-    header = ("finding", "boxes", "patients", "pointing accuracy", "floor", "AP25", "floor", "mean IoU", "floor")
+    header = (
+        "finding",
+        "boxes",
+        "patients",
+        "pointing accuracy",
+        "baseline",
+        "AP25",
+        "baseline",
+        "mean IoU",
+        "baseline",
+    )
     levels = [
         (level, _number(model["mean"]["iou"][level]), _number(model["mean"]["iobb"][level]),
-         _number(floor["mean"]["iou"][level]), _number(floor["mean"]["iobb"][level]))
+         _number(baseline["mean"]["iou"][level]), _number(baseline["mean"]["iobb"][level]))
         for level in model["mean"]["iou"]
     ]  # fmt: skip
     return "\n".join(
@@ -175,11 +185,11 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
             "## Localisation\n",
             "Finding maps against the boxes of NIH's radiologists: how often the peak lies in a box of the finding, "
             "average precision of the regions above half of the peak at an IoU of 0.25, and the IoU of the map with "
-            "the boxes, over cuts at 0.1 to 0.7 of the peak. The floor always shows the finding's mean box. All boxes "
-            "lie in the official test list, so that the form of the map was chosen while looking at some of them.\n",
+            "the boxes, over cuts at 0.1 to 0.7 of the peak. The baseline always shows the finding's mean box. All "
+            "boxes lie in the official test list, so that the form of the map was chosen while looking at some of them.\n",
             _table(header, rows),
             "",
-            _table(("cut", "IoU", "IoBB", "floor's IoU", "floor's IoBB"), levels),
+            _table(("cut", "IoU", "IoBB", "baseline's IoU", "baseline's IoBB"), levels),
             "",
         ]
     )

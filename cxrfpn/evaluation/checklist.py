@@ -53,7 +53,7 @@ def gather_facts(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe: str
     facts: dict[str, Any] = {name: figures[name] for name in ("system", "source", "split", "protocol")}
     facts |= {name: f"{figures[name]:,}" for name in ("images", "patients", "resamples")}
     facts |= {name: figures[name] for name in ("resampled", "operating_point")}
-    baseline = figures["floors"].get("patient_only", {})
+    baseline = figures["baselines"].get("patient_only", {})
     facts |= {
         # What is true of our packages is not said of anyone's predictions.
         "package": figures["system"] if figures["is_model"] else None,

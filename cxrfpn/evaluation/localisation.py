@@ -98,11 +98,11 @@ def box_mask(box: Box, side: int) -> NDArray[np.bool_]:
 
 
 def point_at_mean_box(cases: Sequence[Case]) -> list[Case]:
-    """The floor: cases of a map that always shows the finding's mean box, blind to the image.
+    """Return the baseline: cases of a map that always shows the finding's mean box, blind to the image.
 
     The mean is over the boxes of other patients; where there are none, the map is empty.
     """
-    floor = []
+    baseline = []
     for case in cases:
         others = [box for other in cases if other.finding == case.finding and other.patient_id != case.patient_id
                   for box in other.boxes]  # fmt: skip
@@ -112,7 +112,7 @@ def point_at_mean_box(cases: Sequence[Case]) -> list[Case]:
             # Highest at its centre, so that the peak is one place, and above every level within the box.
             blind = box_mask(Box(case.finding, x, y, width, height), GRID).astype(float)
             blind[int((y + height / 2) * GRID), int((x + width / 2) * GRID)] += 0.01
-        floor.append(
+        baseline.append(
             measure_map(
                 blind,
                 case.boxes,
@@ -122,7 +122,7 @@ def point_at_mean_box(cases: Sequence[Case]) -> list[Case]:
                 score=case.score,
             )
         )
-    return floor
+    return baseline
 
 
 def _place_of(finding: str) -> tuple[int, str]:

@@ -72,9 +72,9 @@ def draw_auroc(figures: Mapping[str, Any]) -> Figure:
     errors = np.abs(np.stack([np.maximum(areas - bounds[:, 0], 0), np.maximum(bounds[:, 1] - areas, 0)]))
     rows = [_pretty(name) for name in names]
     axes.barh(rows, areas, xerr=errors, color=BLUE, height=0.65, error_kw={"lw": 1.2, "capsize": 2.5})
-    floor = figures["floors"].get("patient_only")
-    if floor:
-        by_patient = [floor["findings"][name] for name in names]
+    baseline = figures["baselines"].get("patient_only")
+    if baseline:
+        by_patient = [baseline["findings"][name] for name in names]
         axes.scatter(
             by_patient,
             rows,

@@ -266,8 +266,8 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
             f"  {finding:<20}{figure['auroc']:>7.3f}  {bounds:<16}{figure['average_precision']:>7.3f}"
             f"{figure['f1']:>7.3f}{figure['positives']:>11,}{figure['positive_patients']:>10,}"
         )
-    if floor := figures["floors"].get("patient_only"):
-        lines.append(f"age, view and sex alone: mean AUROC {_number(floor['mean_auroc'])}")
+    if baseline := figures["baselines"].get("patient_only"):
+        lines.append(f"age, view and sex alone: mean AUROC {_number(baseline['mean_auroc'])}")
     if "localisation" in figures:
         told = [f"{figures['localisation'][who]['mean']['pointing_accuracy']:.3f}" for who in ("model", "mean_box")]
         lines.append(f"pointing accuracy: {told[0]} (always at the mean box: {told[1]})")

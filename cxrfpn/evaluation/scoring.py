@@ -14,9 +14,9 @@ from tqdm import tqdm
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol
 from cxrfpn.data.schema import SourceError
+from cxrfpn.evaluation.baselines import measure_baselines
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
 from cxrfpn.evaluation.findings_metric import compute_figures
-from cxrfpn.evaluation.floors import measure_floors
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS, Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
 from cxrfpn.evaluation.subgroups import measure_subgroups
@@ -66,7 +66,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
         scored: labels and scores of its images.
         thresholds: whose default operating point calls findings, and whose calibration makes probabilities.
         settings: of intervals and prevalence.
-        train: metadata of images that were not scored, to fit the baseline of patient data on; see `measure_floors`.
+        train: metadata of images that were not scored, to fit the baseline of patient data on; see `measure_baselines`.
     """
     with tqdm(total=4, desc="measuring", unit=" steps") as bar:
         at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
@@ -77,7 +77,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
         bar.update()
         figures["subgroups"] = measure_subgroups(scored, at, bootstrap)
         bar.update()
-        figures["floors"] = measure_floors(
+        figures["baselines"] = measure_baselines(
             scored.truth, scored.scores, train, scored.metadata, settings.seed, scored.findings
         )
         bar.update()

@@ -69,7 +69,7 @@ def measured_package(package: Path, tmp_path_factory) -> Path:
     }
     figures = {
         "images": 1234, "patients": 321, "split": "test", "mean_auroc": 0.7654, "mean_auroc_ci": [0.7, 0.8],
-        "operating_point": "dynamic_adjustment", "macro": {"f1": 0.3}, "floors": {}, "subgroups": {},
+        "operating_point": "dynamic_adjustment", "macro": {"f1": 0.3}, "baselines": {}, "subgroups": {},
         "findings": dict.fromkeys(FINDINGS, row),
         "operating_points": {
             point: {name: {"threshold": value, **counts} for name, value in thresholds.items()}

@@ -32,7 +32,7 @@ def figures() -> dict:
         "mean_auroc_ci": [0.68, 0.76],
         "coverage": {"without_scores": 0},
         "fitted_on": {"images": 200, "dataset": "d", "split": "validation", "positives": dict.fromkeys(FINDINGS, 10)},
-        "floors": {"patient_only": {"fitted_on": 900, "folds": None}},
+        "baselines": {"patient_only": {"fitted_on": 900, "folds": None}},
         "subgroups": {"sex": {}, "age": {}},
         "findings": {name: dict(finding) for name in FINDINGS},
     }

@@ -1,4 +1,4 @@
-"""Maps whose worth is known by construction: in the box, beside it, empty; and the floor that looks at nothing."""
+"""Maps whose worth is known by construction: in the box, beside it, empty; and the baseline that looks at nothing."""
 
 import numpy as np
 import pytest
@@ -109,14 +109,14 @@ def test_confident_mistakes_cost_average_precision():
     assert told["mean"]["ap25"] == 0.25  # half of the boxes, at a precision of a half
 
 
-def test_the_floor_points_at_the_mean_box_of_other_patients():
+def test_the_baseline_points_at_the_mean_box_of_other_patients():
     nothing = np.zeros((GRID, GRID))
     left, right = Box("Mass", 0.1, 0.4, 0.2, 0.2), Box("Mass", 0.2, 0.4, 0.2, 0.2)
     cases = [case(nothing, left, patient="1"), case(nothing, left, patient="1"), case(nothing, right, patient="2")]
     cases += [case(nothing, right, patient="3", finding="Hernia")]
-    floor = point_at_mean_box(cases)
+    baseline = point_at_mean_box(cases)
     # Each sees the other patient's box only: a third of the two together, and the centre on an edge or within.
-    assert [each.iou[4] for each in floor[:3]] == pytest.approx([1 / 3] * 3, abs=0.02)
-    assert not floor[3].iou.any() and not floor[3].pointing  # no other patient has a box of it
+    assert [each.iou[4] for each in baseline[:3]] == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert not baseline[3].iou.any() and not baseline[3].pointing  # no other patient has a box of it
     whole = point_at_mean_box([case(nothing, BOX, patient=str(patient)) for patient in range(3)])
     assert all(each.pointing and each.iou.min() == 1 for each in whole)

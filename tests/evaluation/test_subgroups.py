@@ -1,4 +1,4 @@
-"""Groups, their figures and their gaps; and the floors below which a model has learnt nothing."""
+"""Groups, their figures and their gaps; and the baselines below which a model has learnt nothing."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.sharpness import SIDE_COLUMN
-from cxrfpn.evaluation.floors import measure_floors, patient_scores, pixel_scores
+from cxrfpn.evaluation.baselines import measure_baselines, patient_scores, pixel_scores
 from cxrfpn.evaluation.intervals import Bootstrap
 from cxrfpn.evaluation.metrics import mean_auroc, measure
 from cxrfpn.evaluation.subgroups import groups, measure_subgroups
@@ -65,7 +65,7 @@ def test_a_gap_that_is_there_is_seen_and_leaves_out_findings_that_one_group_lack
     assert told["groups"]["F"]["findings"]["Hernia"]["auroc"] is None
 
 
-def test_the_floor_finds_what_the_patient_gives_away_and_no_more(make_metadata):
+def test_the_baseline_finds_what_the_patient_gives_away_and_no_more(make_metadata):
     """Edema follows the view and Fibrosis age; nothing else is to be learnt."""
     metadata = make_metadata(4000)
     metadata["findings"] = [
@@ -75,13 +75,15 @@ def test_the_floor_finds_what_the_patient_gives_away_and_no_more(make_metadata):
     metadata.loc[::7, ["age", "sex", "view_position"]] = np.nan
     train, test = (metadata[metadata["split"] == split].reset_index(drop=True) for split in ("train", "test"))
     labels = label_matrix(test)
-    floors = measure_floors(labels, patient_scores(train, test), train, test)["patient_only"]
-    assert floors["findings"]["Edema"] > 0.85 and floors["findings"]["Fibrosis"] > 0.85
-    assert 0.44 < np.mean([floors["findings"][name] for name in FINDINGS if name not in ("Edema", "Fibrosis")]) < 0.56
-    assert floors["fitted_on"] == len(train)
+    baselines = measure_baselines(labels, patient_scores(train, test), train, test)["patient_only"]
+    assert baselines["findings"]["Edema"] > 0.85 and baselines["findings"]["Fibrosis"] > 0.85
+    assert (
+        0.44 < np.mean([baselines["findings"][name] for name in FINDINGS if name not in ("Edema", "Fibrosis")]) < 0.56
+    )
+    assert baselines["fitted_on"] == len(train)
 
 
-def test_on_the_train_split_the_floor_is_fitted_on_other_patients_than_it_scores(make_metadata):
+def test_on_the_train_split_the_baseline_is_fitted_on_other_patients_than_it_scores(make_metadata):
     """Findings that are drawn by lot for each patient: a fit on the same patients would know many of them by heart."""
     metadata, random = make_metadata(1500), np.random.default_rng(0)
     patients = metadata["patient_id"].unique()
@@ -89,8 +91,8 @@ def test_on_the_train_split_the_floor_is_fitted_on_other_patients_than_it_scores
     metadata["age"] = metadata["patient_id"].map(dict(zip(patients, random.uniform(1, 95, len(patients)), strict=True)))
     metadata["findings"] = [("Mass",) if drawn[patient] else () for patient in metadata["patient_id"]]
     labels = label_matrix(metadata)
-    by_heart = measure_floors(labels, labels * 1.0, metadata, metadata)["patient_only"]
-    honest = measure_floors(labels, labels * 1.0, None, metadata)["patient_only"]
+    by_heart = measure_baselines(labels, labels * 1.0, metadata, metadata)["patient_only"]
+    honest = measure_baselines(labels, labels * 1.0, None, metadata)["patient_only"]
     assert by_heart["findings"]["Mass"] > 0.65 and 0.4 < honest["findings"]["Mass"] < 0.6
     assert honest["folds"] == 5 and honest["fitted_on"] == 1500
 
@@ -107,7 +109,7 @@ def test_in_a_group_a_figure_of_few_patients_has_no_interval(make_scored):
     assert hernia["specificity_ci"] is not None
 
 
-def test_the_floor_of_pixels_finds_what_is_white_or_old(make_metadata):
+def test_the_baseline_of_pixels_finds_what_is_white_or_old(make_metadata):
     """A stripe is there with Mass, in noise; Fibrosis follows age, which pixels say nothing of."""
     metadata, random = make_metadata(2000), np.random.default_rng(0)
     shown = random.random(len(metadata)) < 0.3
@@ -126,8 +128,8 @@ def test_the_floor_of_pixels_finds_what_is_white_or_old(make_metadata):
 
 def test_shuffled_labels_are_chance(make_scored):
     scored = make_scored(800, signal=3)
-    floors = measure_floors(scored.labels, scored.scores, scored.metadata[:0], scored.metadata)
+    baselines = measure_baselines(scored.labels, scored.scores, scored.metadata[:0], scored.metadata)
     assert mean_auroc(scored.labels, scored.scores) > 0.9
-    assert floors["shuffled_labels"]["mean_auroc"] == pytest.approx(0.5, abs=0.02)
-    assert floors["shuffled_labels"]["highest_mean_auroc"] < 0.56
-    assert "patient_only" not in floors  # nothing to fit it on
+    assert baselines["shuffled_labels"]["mean_auroc"] == pytest.approx(0.5, abs=0.02)
+    assert baselines["shuffled_labels"]["highest_mean_auroc"] < 0.56
+    assert "patient_only" not in baselines  # nothing to fit it on

@@ -1,4 +1,4 @@
-"""What a model must beat: what age, view and sex alone give away, and what chance gives."""
+"""Measure the baselines that a model must beat: age, view and sex alone, and chance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ FOLDS = 5
 def patient_scores(
     train: pd.DataFrame, test: pd.DataFrame, seed: int = 0, findings: Sequence[str] = FINDINGS
 ) -> NDArray[np.float64]:
-    """Scores [N,F] of the test images by age, view position and sex alone: gradient boosting fitted on `train`.
+    """Score the test images [N,F] by age, view position and sex alone: gradient boosting fitted on `train`.
 
     Args:
         train, test: metadata with METADATA_COLUMNS. A finding that `train` lacks is scored by its share there.
@@ -44,21 +44,21 @@ def patient_scores(
 def pixel_scores(
     train: pd.DataFrame, train_pixels: NDArray, test: pd.DataFrame, test_pixels: NDArray
 ) -> NDArray[np.float64]:
-    """Scores [N,F] by the principal components of small pictures and the patient: logistic regression.
+    """Score images [N,F] by the principal components of small pictures and the patient: logistic regression.
 
     Args:
         train, test: metadata, as in `patient_scores`.
         train_pixels, test_pixels: [N,P] grey levels, a row an image of theirs.
     """
     reduce = PCA(min(PIXEL_COMPONENTS, *train_pixels.shape), random_state=0).fit(train_pixels)
-    told, asked = (
+    train_inputs, test_inputs = (
         np.hstack([reduce.transform(pixels), _patient_vectors(metadata)])
         for pixels, metadata in ((train_pixels, train), (test_pixels, test))
     )
     regression = make_pipeline(
         SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
     )
-    return _fit_each(regression, told, truth_matrix(train), asked)
+    return _fit_each(regression, train_inputs, truth_matrix(train), test_inputs)
 
 
 def cross_fitted_patient_scores(
@@ -73,7 +73,7 @@ def cross_fitted_patient_scores(
     return scores
 
 
-def measure_floors(
+def measure_baselines(
     labels: NDArray,
     scores: NDArray,
     train: pd.DataFrame | None,
@@ -87,34 +87,35 @@ def measure_floors(
         train: metadata to fit the first on, of none of the images of `test`, and empty to leave it out; None cross-fits
             it on `test`, over patients.
     """
-    floors: dict[str, Any] = {"shuffled_labels": _shuffled(labels, scores, seed, findings)}
+    baselines: dict[str, Any] = {"shuffled_labels": _shuffled(labels, scores, seed, findings)}
     if not len(test if train is None else train) or (train is None and test["patient_id"].nunique() < FOLDS):
-        return floors
+        return baselines
     by_patient = (
         cross_fitted_patient_scores(test, seed, findings)
         if train is None
         else patient_scores(train, test, seed, findings)
     )
-    floors["patient_only"] = {
+    baselines["patient_only"] = {
         "mean_auroc": mean_auroc(labels, by_patient, findings),
         "findings": auroc_by_finding(labels, by_patient, findings),
         "fitted_on": len(test) if train is None else len(train),
         "folds": FOLDS if train is None else None,
     }
-    return floors
+    return baselines
 
 
 def _fit_each(
-    classifier: BaseEstimator, told: NDArray, labels: NDArray[np.float64], asked: NDArray
+    classifier: BaseEstimator, train_inputs: NDArray, labels: NDArray[np.float64], test_inputs: NDArray
 ) -> NDArray[np.float64]:
-    """Scores [N,F] of `asked` by a classifier fitted anew for each finding; where none can be, the finding's share."""
-    scores = np.zeros((len(asked), labels.shape[1]))
+    """Score the test inputs [N,F] by a classifier fitted for each finding, or by the finding's share."""
+    scores = np.zeros((len(test_inputs), labels.shape[1]))
     for index, column in enumerate(labels.T):
         known = ~np.isnan(column)
-        present, inputs = column[known] == 1, told[known]
-        said = ~np.isnan(inputs).all(axis=0)  # an input that no patient has teaches nothing, and trees refuse it
-        if 0 < present.sum() < len(present) and said.any():
-            scores[:, index] = clone(classifier).fit(inputs[:, said], present).predict_proba(asked[:, said])[:, 1]
+        present, inputs = column[known] == 1, train_inputs[known]
+        usable = ~np.isnan(inputs).all(axis=0)  # an input that no patient has teaches nothing, and trees refuse it
+        if 0 < present.sum() < len(present) and usable.any():
+            fitted = clone(classifier).fit(inputs[:, usable], present)
+            scores[:, index] = fitted.predict_proba(test_inputs[:, usable])[:, 1]
         elif len(present):
             scores[:, index] = present.mean()
     return scores
