@@ -22,15 +22,15 @@ def main() -> int:
         text=True,
     )
     try:
-        told = [each for each in json.loads(asked.stdout)["dependencies"] if each["name"] != PROJECT]
+        packages = [each for each in json.loads(asked.stdout)["dependencies"] if each["name"] != PROJECT]
     except ValueError:  # it stopped before it had an answer
         print(f"audit: nothing is known, for {(asked.stderr.strip().splitlines() or ['pip-audit is silent'])[-1]}")
         return 2
-    audited = [each for each in told if "vulns" in each]
-    skipped = {each["name"]: each["skip_reason"] for each in told if "vulns" not in each}
+    audited = [each for each in packages if "vulns" in each]
+    skipped = {each["name"]: each["skip_reason"] for each in packages if "vulns" not in each}
     if not audited:
         reason = next(iter(skipped.values()), "nothing is installed")
-        print(f"audit: nothing is known, for none of {len(told)} packages could be looked up ({reason})")
+        print(f"audit: nothing is known, for none of {len(packages)} packages could be looked up ({reason})")
         return 2
     if skipped:
         print(f"not looked up: {', '.join(skipped)}")

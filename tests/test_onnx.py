@@ -101,10 +101,10 @@ def test_the_file_says_all_that_a_package_says_and_nothing_of_this_machine(expor
         "pixel_values": ["batch", 3, 64, 64],
         "patient": ["batch", 3],
     }
-    told = session.get_modelmeta().custom_metadata_map
-    assert told["thresholds.json"] == (package / "thresholds.json").read_text()
-    assert json.loads(told["findings"]) == list(FINDINGS) and told["image_size"] == "64"
-    assert told[DIGEST_KEY] == weights_digest(load_file(package / "model.safetensors"))
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["thresholds.json"] == (package / "thresholds.json").read_text()
+    assert json.loads(metadata["findings"]) == list(FINDINGS) and metadata["image_size"] == "64"
+    assert metadata[DIGEST_KEY] == weights_digest(load_file(package / "model.safetensors"))
     content = exported.read_bytes()
     assert str(ROOT).encode() not in content and b"modeling_cxrfpn" not in content
 

@@ -67,8 +67,8 @@ def test_the_patient_matters_and_may_be_unknown(pipe, drawing):
 
 def test_a_dicom_header_fills_in_what_is_not_told(pipe, drawing):
     header = Radiograph(drawing, age=50.0, sex="F", view_position="AP")
-    told = pipe({"image": drawing, "age": 50, "sex": "F", "view_position": "AP"})
-    assert pipe(header) == told
+    findings = pipe({"image": drawing, "age": 50, "sex": "F", "view_position": "AP"})
+    assert pipe(header) == findings
     assert pipe({"image": header, "age": 20}) == pipe({"image": drawing, "age": 20, "sex": "F", "view_position": "AP"})
 
 
@@ -224,9 +224,9 @@ def test_a_score_at_its_threshold_is_a_call(pipe):
 
 
 def test_notes_come_with_each_answer_alone_and_in_batches(pipe, drawing):
-    lateral, told = "The view is lateral", "The age 414 is outside"
+    lateral, age = "The view is lateral", "The age 414 is outside"
     inputs = [{"image": drawing, "view_position": "LL"}, drawing, {"image": drawing, "age": 414, "view_position": "PA"}]
-    expected = [lateral, None, told]
+    expected = [lateral, None, age]
     alone = [pipe(each) for each in inputs]
     for answers in (
         alone,

@@ -64,19 +64,19 @@ def test_a_folder_with_a_bad_file_in_it(run_python, package, folder):
 
 def test_the_forms_agree(run_python, package, folder, tmp_path):
     image = folder / "a.png"
-    told = ["--age", 63, "--sex", "F", "--view-position", "AP"]
-    table = predict(run_python, package, image, *told)
-    record = json.loads(predict(run_python, package, image, *told, "--format", "json").stdout)
+    patient = ["--age", 63, "--sex", "F", "--view-position", "AP"]
+    table = predict(run_python, package, image, *patient)
+    record = json.loads(predict(run_python, package, image, *patient, "--format", "json").stdout)
     scores = {each["label"]: each["score"] for each in record["findings"]}
     assert table.returncode == 0 and table.stdout.startswith(str(image))
     for name in FINDINGS:
         assert f"{name:<20}{scores[name]:>7.3f}" in table.stdout
-    (row,) = csv.DictReader(io.StringIO(predict(run_python, package, image, *told, "--format", "csv").stdout))
+    (row,) = csv.DictReader(io.StringIO(predict(run_python, package, image, *patient, "--format", "csv").stdout))
     assert {name: float(row[name]) for name in FINDINGS} == pytest.approx(scores)
     assert row["image"] == str(image)
     assert row["positive"] == "|".join(each["label"] for each in record["findings"] if each["positive"])
     output = tmp_path / "findings.parquet"
-    done = predict(run_python, package, image, *told, "--format", "parquet", "--output", output)
+    done = predict(run_python, package, image, *patient, "--format", "parquet", "--output", output)
     assert done.returncode == 0 and f"written: {output}" in done.stderr
     (row,) = pq.read_table(output).to_pylist()
     assert {name: row[name] for name in FINDINGS} == pytest.approx(scores)

@@ -65,9 +65,9 @@ def test_a_model_over_images_with_boxes(score, package, tmp_path):
     assert figures["images"] == 80 and set(figures["findings"]) == set(FINDINGS)
     assert figures["mean_auroc_ci"][0] < figures["mean_auroc"] < figures["mean_auroc_ci"][1]
     assert figures["operating_point"] == "dynamic_adjustment" and "ece_calibrated" in figures["findings"]["Mass"]
-    told = figures["localisation"]
-    assert sum(each["boxes"] for each in told["model"]["findings"].values()) > 25
-    assert told["mean_box"]["mean"]["pointing_accuracy"] > 0
+    localisation = figures["localisation"]
+    assert sum(each["boxes"] for each in localisation["model"]["findings"].values()) > 25
+    assert localisation["mean_box"]["mean"]["pointing_accuracy"] > 0
     assert sorted(path.stem for path in (first / "plots").iterdir()) == sorted([*PLOTS, "examples"])
     for path in (first / "plots").iterdir():
         with Image.open(path) as picture:
@@ -116,8 +116,8 @@ def test_two_systems_are_compared(score, predictions, tmp_path):
     settings = ["--source", "phantom:300", "--split", "all", "--resamples", 100, "--output-dir", tmp_path]
     code, out, err = score("--predictions", predictions["good"], predictions["poor"], *settings)
     assert code == 0 and "minus poor.csv on 300 images" in out, err
-    told = json.loads((tmp_path / "metrics.json").read_text())["comparison"]
-    mean = told["mean_auroc"]
+    comparison = json.loads((tmp_path / "metrics.json").read_text())["comparison"]
+    mean = comparison["mean_auroc"]
     assert mean["difference"] == pytest.approx(mean["first"] - mean["second"])
     assert 0.1 < mean["difference_ci"][0] < mean["difference"] < mean["difference_ci"][1]
     assert "Beside poor.csv" in (tmp_path / "README.md").read_text()

@@ -39,7 +39,7 @@ def save_pictures(
         augmentation: what training does to an image; the report's by default.
         size: side of the network's input, in pixels.
         seed: of the images that are picked and what is done to them.
-        say: told when the report's balancing cannot be drawn, for want of images.
+        say: called with a line when there are too few images to draw the report's balancing.
 
     Returns:
         the files written: samples, augmentation, label_shares, label_counts, patients and balancing, each a PNG.

@@ -84,7 +84,7 @@ class Source(Protocol):
     def parts(self) -> list[str]:
         """Names of the pieces (shards, archives, runs of files) that can be streamed apart, in a fixed order.
 
-        Every image of the metadata lies in one of them: what is missing is told here, before hours of streaming.
+        Every image of the metadata lies in one of them: what is missing is reported here, before hours of streaming.
         """
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:

@@ -28,8 +28,8 @@ def fit_calibration(
 ) -> dict[str, dict[str, float]]:
     """Fit probability = sigmoid(slope * logit(score) + intercept), finding by finding, on validation.
 
-    Platt (1999), with his softened targets, so that a finding told apart perfectly still gets a finite slope. A slope
-    is never negative: where higher scores meant less disease, the probability is the prevalence.
+    Platt (1999), with his softened targets, so that a perfectly separated finding still gets a finite slope. A slope is
+    never negative: where higher scores meant less disease, the probability is the prevalence.
 
     Args:
         labels: [N,F] of 0 and 1, NaN for unknown.
@@ -74,7 +74,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -
     """
     order = np.argsort(probabilities)
     labels, probabilities = np.asarray(labels, float)[order], np.asarray(probabilities, float)[order]
-    # Equal probabilities share the bin of the first of them: apart, they would seem to be told apart.
+    # Equal probabilities share the bin of the first of them: in two bins they would seem to differ.
     which = np.searchsorted(probabilities, probabilities) * bins // len(probabilities)
     pieces = [which == name for name in np.unique(which)]
     return np.array([(probabilities[piece].mean(), labels[piece].mean(), piece.sum()) for piece in pieces])

@@ -74,9 +74,9 @@ def thresholds_section(figures: Mapping[str, Any]) -> str:
         (
             finding,
             *(
-                f"{_number(told[finding]['threshold'])}, "
-                + "/".join(_number(told[finding][key], 2) for key in ("sensitivity", "specificity", "precision"))
-                for told in points.values()
+                f"{_number(point[finding]['threshold'])}, "
+                + "/".join(_number(point[finding][key], 2) for key in ("sensitivity", "specificity", "precision"))
+                for point in points.values()
             ),
         )
         for finding in figures["findings"]
@@ -120,12 +120,12 @@ def subgroups_section(figures: Mapping[str, Any]) -> str:
     rows, gaps = [], []
     keys = ("auroc", "sensitivity", "specificity")
     for attribute, report in figures["subgroups"].items():
-        for group, told in report["groups"].items():
-            counts = (f"{told['images']:,}", f"{told['patients']:,}")
-            rows.append((attribute, group, *counts, *(_interval(told, key) for key in keys)))
-        for group, told in report["gaps"].items():
+        for group, row in report["groups"].items():
+            counts = (f"{row['images']:,}", f"{row['patients']:,}")
+            rows.append((attribute, group, *counts, *(_interval(row, key) for key in keys)))
+        for group, row in report["gaps"].items():
             gaps.append(
-                (attribute, f"{group} minus {report['reference']}", *(_interval(told, key, "+.3f") for key in keys))
+                (attribute, f"{group} minus {report['reference']}", *(_interval(row, key, "+.3f") for key in keys))
             )
     header = ("AUROC", "sensitivity", "specificity")
     return "\n".join(
@@ -148,22 +148,22 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
     rows = [
         (
             name,
-            str(told["boxes"]),
-            str(told["patients"]),
+            str(figure["boxes"]),
+            str(figure["patients"]),
             *(
                 cell
                 for key in ("pointing_accuracy", "ap25", "mean_iou")
-                for cell in (_interval(told, key), _number(baseline["findings"][name][key]))
+                for cell in (_interval(figure, key), _number(baseline["findings"][name][key]))
             ),
         )
-        for name, told in model["findings"].items()
+        for name, figure in model["findings"].items()
     ]
     cells = (
         cell
         for key in ("pointing_accuracy", "ap25", "mean_iou")
         for cell in (_interval(model["mean"], key), _number(baseline["mean"][key]))
     )
-    rows.append(("**mean**", str(sum(told["boxes"] for told in model["findings"].values())), "", *cells))
+    rows.append(("**mean**", str(sum(figure["boxes"] for figure in model["findings"].values())), "", *cells))
     header = (
         "finding",
         "boxes",
@@ -186,7 +186,8 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
             "Finding maps against the boxes of NIH's radiologists: how often the peak lies in a box of the finding, "
             "average precision of the regions above half of the peak at an IoU of 0.25, and the IoU of the map with "
             "the boxes, over cuts at 0.1 to 0.7 of the peak. The baseline always shows the finding's mean box. All "
-            "boxes lie in the official test list, so that the form of the map was chosen while looking at some of them.\n",
+            "boxes lie in the official test list, so that the form of the map was chosen while looking at some of"
+            " them.\n",
             _table(header, rows),
             "",
             _table(("cut", "IoU", "IoBB", "baseline's IoU", "baseline's IoBB"), levels),
@@ -223,15 +224,15 @@ def comparison_section(figures: Mapping[str, Any]) -> str:
     """Another system beside this one; nothing where there is none."""
     if "comparison" not in figures:
         return ""
-    told = figures["comparison"]
-    entries = {**told["findings"], "**mean**": told["mean_auroc"]}
+    comparison = figures["comparison"]
+    entries = {**comparison["findings"], "**mean**": comparison["mean_auroc"]}
     rows = [
         (name, _number(entry["first"]), _number(entry["second"]), _interval(entry, "difference", "+.3f"))
         for name, entry in entries.items()
     ]
     return (
-        f"## Beside {told['with']}\n\nAUROC on the {told['images']:,} images that both have scored, paired by "
-        f"patient.\n\n{_table(('finding', 'this', 'other', 'difference'), rows)}\n"
+        f"## Beside {comparison['with']}\n\nAUROC on the {comparison['images']:,} images that both have scored, paired "
+        f"by patient.\n\n{_table(('finding', 'this', 'other', 'difference'), rows)}\n"
     )
 
 

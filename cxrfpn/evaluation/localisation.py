@@ -187,13 +187,13 @@ def _figures(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, NDArray[n
 def _with_intervals(
     figures: dict[str, Any], resampled: dict[str, NDArray[np.float64]], patients: int | None = None
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for name, value in figures.items():
         if np.ndim(value):
-            told[name] = dict(zip(map(str, LEVELS), map(float, value), strict=True))
+            measured[name] = dict(zip(map(str, LEVELS), map(float, value), strict=True))
         else:
-            told[name], told[f"{name}_ci"] = float(value), interval(resampled[name], patients)
-    return told
+            measured[name], measured[f"{name}_ci"] = float(value), interval(resampled[name], patients)
+    return measured
 
 
 def _average_precision(cases: Sequence[Case], bootstrap: Bootstrap) -> NDArray[np.float64]:

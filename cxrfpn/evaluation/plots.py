@@ -194,11 +194,11 @@ def draw_examples(scored: Scored, figures: Mapping[str, Any], examples: Mapping[
         truth, calls = scored.labels[places[name]], scored.scores[places[name]] >= thresholds
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(name, fontsize=8, loc="left", pad=3)
-        told, called = f"true: {_listed(truth, scored.findings)}", f"called: {_listed(calls, scored.findings)}"
+        truth_text, called = f"true: {_listed(truth, scored.findings)}", f"called: {_listed(calls, scored.findings)}"
         colour = BLUE if (truth == calls).all() else ORANGE
         text = {"transform": axes.transAxes, "va": "top", "fontsize": 8}
-        axes.text(0, -0.02, told, **text)
-        axes.text(0, -0.02 - 0.065 * (1 + told.count("\n")), called, color=colour, **text)
+        axes.text(0, -0.02, truth_text, **text)
+        axes.text(0, -0.02 - 0.065 * (1 + truth_text.count("\n")), called, color=colour, **text)
     return figure
 
 
@@ -239,8 +239,8 @@ def _title(figures: Mapping[str, Any]) -> str:
 
 
 def _named(finding: str, what: str, value: float | int | None) -> str:
-    told = "undefined" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-    return f"{_pretty(finding)}\n{what} {told}"
+    text = "undefined" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    return f"{_pretty(finding)}\n{what} {text}"
 
 
 def _pretty(finding: str) -> str:

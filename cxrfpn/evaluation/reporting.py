@@ -187,20 +187,20 @@ def _figures(
     train = None if request.split == "train" else metadata.iloc[:0]
     if request.split in ("validation", "test"):
         train = select_split(metadata, "train", request.protocol)
-    told = {"system": system, "is_model": is_model}
-    told |= {
+    figures = {"system": system, "is_model": is_model}
+    figures |= {
         "source": portable(request.source.name),
         "split": request.split,
         "protocol": protocol_name(request.protocol),
     }
-    told |= score(scored, thresholds, request.settings, train)
+    figures |= score(scored, thresholds, request.settings, train)
     if request.labels is not None:
         chances, bootstrap = (
             probabilities(scored, thresholds, request.settings),
             request.settings.bootstrap(scored.metadata),
         )
-        told["other_labels"] = measure_by_table(scored, chances, request.labels, bootstrap)
-    return told
+        figures["other_labels"] = measure_by_table(scored, chances, request.labels, bootstrap)
+    return figures
 
 
 def _fit(
@@ -269,8 +269,8 @@ def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
     if baseline := figures["baselines"].get("patient_only"):
         lines.append(f"age, view and sex alone: mean AUROC {_number(baseline['mean_auroc'])}")
     if "localisation" in figures:
-        told = [f"{figures['localisation'][who]['mean']['pointing_accuracy']:.3f}" for who in ("model", "mean_box")]
-        lines.append(f"pointing accuracy: {told[0]} (always at the mean box: {told[1]})")
+        model, blind = (figures["localisation"][who]["mean"]["pointing_accuracy"] for who in ("model", "mean_box"))
+        lines.append(f"pointing accuracy: {model:.3f} (always at the mean box: {blind:.3f})")
     if other := figures.get("other_labels"):
         lines.append(f"by the labels of {other['table']}, {other['images']} images:")
         for name, label in other["labels"].items():

@@ -238,10 +238,10 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
             known = ~np.isnan(scored.truth[:, index])
             if values is None or np.isnan(values[:, index]).any() or not known.any():
                 continue
-            labels, told = scored.labels[known, index], values[known, index]
+            labels, predicted = scored.labels[known, index], values[known, index]
             figures["findings"][finding] |= {
-                f"ece{suffix}": expected_calibration_error(labels, told),
-                f"brier{suffix}": float(np.mean((told - labels) ** 2)),
+                f"ece{suffix}": expected_calibration_error(labels, predicted),
+                f"brier{suffix}": float(np.mean((predicted - labels) ** 2)),
             }
     measured = [f"{what}{suffix}" for what in ("ece", "brier") for suffix, values in sets.items() if values is not None]
     complete = [figure for figure in figures["findings"].values() if all(name in figure for name in measured)]

@@ -60,7 +60,7 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
                 group: {
                     "images": sizes[group],
                     "patients": members[group].nunique(),
-                    **_told(values[group], samples[group], members[group].nunique()),
+                    **_means(values[group], samples[group], members[group].nunique()),
                     "findings": _by_finding(scored.of(mask), values[group], samples[group]),
                 }
                 for group, mask in masks.items()
@@ -96,24 +96,24 @@ def _samples(
     }
 
 
-def _told(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patients: int) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def _means(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patients: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
     for name in FIGURES:
-        told[name] = _number(mean_over_findings(values[name])[0])
-        told[f"{name}_ci"] = interval(mean_over_findings(samples[name]), patients)
-    return told
+        figures[name] = _number(mean_over_findings(values[name])[0])
+        figures[f"{name}_ci"] = interval(mean_over_findings(samples[name]), patients)
+    return figures
 
 
 def _by_finding(part: Scored, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict:
-    told, patients = {}, part.metadata["patient_id"]
+    figures, patients = {}, part.metadata["patient_id"]
     counts = (count_patients(which, patients) for which in (part.labels, part.absent))
     for index, (finding, ill, well) in enumerate(zip(part.findings, *counts, strict=True)):
-        told[finding] = {"positives": int(part.labels[:, index].sum()), "positive_patients": ill}
+        figures[finding] = {"positives": int(part.labels[:, index].sum()), "positive_patients": ill}
         behind = {"auroc": min(ill, well), "sensitivity": ill, "specificity": well}
         for name in FIGURES:
-            told[finding][name] = _number(values[name][0, index])
-            told[finding][f"{name}_ci"] = interval(samples[name][:, index], behind[name])
-    return told
+            figures[finding][name] = _number(values[name][0, index])
+            figures[finding][f"{name}_ci"] = interval(samples[name][:, index], behind[name])
+    return figures
 
 
 def _gap(values: Mapping[str, Mapping], samples: Mapping[str, Mapping], group: str, reference: str) -> dict[str, Any]:

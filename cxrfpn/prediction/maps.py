@@ -28,7 +28,7 @@ def save_maps(predictions: Iterable[Prediction], engine: Engine, folder: Path) -
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 _draw(prediction, engine, folder / stem)
-            except OSError as error:  # told from those of the file that the predictions themselves are written to
+            except OSError as error:  # apart from those of the file that the predictions themselves are written to
                 raise InputError(f"{folder}: maps cannot be written ({error.strerror or error})") from None
         yield prediction
 

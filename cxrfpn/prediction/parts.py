@@ -69,12 +69,12 @@ def predict_parts(
     """Predict the parts named in `files`, in order, each into its file, which is there whole or not at all.
 
     A batch never holds images of two parts, so that a part's scores do not depend on which parts came before it. A
-    part that the source cannot read is left out and told of; the others are done.
+    part that the source cannot read is left out and reported; the others are done.
 
     Args:
         files: part -> the parquet file to write, with the columns of `table_schema`.
         embeddings: write the embedding of every image too.
-        seen: told after each batch how many images it had, and 0 when a part is finished.
+        seen: called after each batch with its number of images, and with 0 when a part is finished.
 
     Raises:
         PartError: a file cannot be written.

@@ -141,8 +141,8 @@ def _some(source: Source, metadata: pd.DataFrame) -> list[Row]:
 def _inputs(pipe: ChestXrayFindingsPipeline, images: Iterable[Row]) -> Iterator[dict[str, np.ndarray]]:
     for row in images:
         radiograph = pipe.image_processor.read(row.content(), row.image_id)
-        told = {"image": radiograph, "age": row.age, "sex": row.sex, "view_position": row.view_position}
-        prepared = pipe.preprocess(told)
+        sample = {"image": radiograph, "age": row.age, "sex": row.sex, "view_position": row.view_position}
+        prepared = pipe.preprocess(sample)
         yield {name: prepared[name].numpy() for name in INPUTS}
 
 

@@ -47,10 +47,10 @@ class Update:
     def listing(self) -> str:
         """A line about the repository, and one for each of its files."""
         counts, sent = Counter(self.states.values()), [len(self.files.get(path, b"")) for path in self.pending]
-        told = ", ".join(f"{count} {state}" for state, count in counts.items())
+        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
         where = f"{self.kind} {self.repo} ({'private' if self.private else 'public'}{'' if self.head else ', new'})"
         lines = [f"  {state:<8}{self._size(path):>8}  {path}" for path, state in sorted(self.states.items())]
-        return "\n".join([f"{where}: {told}; {_bytes(sum(sent))} to send", *lines])
+        return "\n".join([f"{where}: {summary}; {_bytes(sum(sent))} to send", *lines])
 
     def create(self, api: HfApi) -> None:
         """Create the repository where there is none.

@@ -53,7 +53,7 @@ class Loss:
 
     pos_weight: "balanced" weights the positives of a finding by log(1 + N / n), the rule that comes nearest to the
     report's table; "none" leaves them alone. label_smoothing: share of each label that is given to its opposite.
-    negative_focus: the exponent that quiets negatives already told apart (the asymmetric loss of Ridnik et al., 2021,
+    negative_focus: the exponent that plays down easy negatives (the asymmetric loss of Ridnik et al., 2021,
     with its margin of 0.05); 0 is plain cross-entropy. teachers: trained packages (folders or Hub ids), whose mean
     scores are learnt beside the labels; teacher_share: 0 to 1, how much of the loss they are. feature_weight: weight
     of a further loss that brings the backbone's features to the teachers' (1 - cosine, through projections that are

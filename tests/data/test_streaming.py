@@ -294,9 +294,9 @@ def test_the_default_source_streams_through_hf_endpoint_in_little_memory(
             "-c", STREAM_IN_A_PROCESS, "timm/nih-chest-xray-14", HF_ENDPOINT=loopback.endpoint, HF_HUB_OFFLINE="0"
         )
     assert done.returncode == 0, done.stderr
-    told, megabytes = done.stdout.splitlines()
+    line, megabytes = done.stdout.splitlines()
     digest = hashlib.sha256(b"".join(images)).hexdigest()
-    assert told == f"timm/nih-chest-xray-14@{pinned} 1500 {digest}"
+    assert line == f"timm/nih-chest-xray-14@{pinned} 1500 {digest}"
     assert float(megabytes) < 40
 
 

@@ -51,9 +51,9 @@ def test_what_is_left_out_is_unknown(client, pipe):
 
 
 def test_clients_are_told_the_endpoints_and_their_types(client):
-    told = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(told) == {"/predict", "/predict_batch"}
-    parameters = {each["parameter_name"]: each for each in told["/predict"]["parameters"]}
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/predict", "/predict_batch"}
+    parameters = {each["parameter_name"]: each for each in endpoints["/predict"]["parameters"]}
     assert list(parameters) == ["image", "age", "sex", "view_position", "operating_point"]
     assert "float" in parameters["age"]["python_type"]["type"]
     assert "Literal" in parameters["sex"]["python_type"]["type"]
@@ -95,9 +95,9 @@ def test_a_file_that_is_no_radiograph_is_answered_without_a_server_path(client, 
 
 def test_an_upload_that_was_swept_while_its_request_waited_is_told_so(address, server):
     gone = {"path": str(server.uploads / "hash" / "gone.png"), "meta": {"_type": "gradio.FileData"}}
-    told = "gone.png: the upload is gone, as uploads are deleted 5 minutes after they came"
-    assert told in answer_to(address, "predict", [gone, None, "unknown", "unknown", None])
-    assert f'"error": "{told}' in answer_to(address, "predict_batch", [[gone], None])
+    message = "gone.png: the upload is gone, as uploads are deleted 5 minutes after they came"
+    assert message in answer_to(address, "predict", [gone, None, "unknown", "unknown", None])
+    assert f'"error": "{message}' in answer_to(address, "predict_batch", [[gone], None])
 
 
 @pytest.mark.parametrize("path", ["http://127.0.0.1:9/a.png", "https://example.org/a.png", "/etc/passwd", "app.py"])

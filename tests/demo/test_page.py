@@ -45,8 +45,8 @@ def test_the_operating_point_changes_calls_without_asking_the_server(page, pipe)
     before, asked = shown(page), len(page.asked)
     page.locator(".points label", has_text="90 % sensitivity").click()
     example = load_examples()[1]
-    told = {key: example[key] for key in ("age", "sex", "view_position")}
-    findings = pipe({"image": EXAMPLE, **told}, operating_point="sensitivity_90")
+    patient = {key: example[key] for key in ("age", "sex", "view_position")}
+    findings = pipe({"image": EXAMPLE, **patient}, operating_point="sensitivity_90")
     expected = [(each["label"], each["positive"]) for each in sorted(findings, key=lambda each: not each["positive"])]
     assert list(shown(page).items()) == expected != list(before.items())
     assert len({positive for _, positive in expected}) == 2
@@ -82,8 +82,8 @@ def test_the_result_is_downloaded_as_json_and_as_a_page(page, pipe, tmp_path):
 
 def test_a_dicom_header_fills_the_form_and_its_names_stay_unseen(page, dicom, tmp_path):
     path = tmp_path / "scan.dcm"
-    told = {"PatientAge": "058Y", "PatientSex": "F", "ViewPosition": "AP"}
-    path.write_bytes(dicom(PatientName="Doe^<script>alert(1)</script>", PatientID="SECRET-1", **told))
+    header = {"PatientAge": "058Y", "PatientSex": "F", "ViewPosition": "AP"}
+    path.write_bytes(dicom(PatientName="Doe^<script>alert(1)</script>", PatientID="SECRET-1", **header))
     page.set_input_files("#upload input[type=file]", path)
     page.wait_for_selector(".reading")
     assert "58 years · female · AP" in page.locator(".patient").inner_text()
@@ -182,8 +182,8 @@ def test_many_images_are_a_table_that_sorts_and_saves(page, tmp_path):
 def test_the_models_figures_are_those_of_its_files(page):
     page.get_by_role("tab", name="The model").click()
     page.wait_for_selector(".figures")
-    told = page.locator(".figures").inner_text()
-    assert "0.765" in told and "1,234" in told and "0.712" in told
+    text = page.locator(".figures").inner_text()
+    assert "0.765" in text and "1,234" in text and "0.712" in text
     assert page.locator(".plots img").count() == 1
 
 

@@ -87,8 +87,8 @@ def test_files_of_more_pixels_than_a_detector_has_are_refused(reader, dicom, dra
 def test_what_the_page_says_overrules_the_header_and_what_it_leaves_out_does_not(reader, dicom):
     upload = Upload("scan.dcm", dicom(PatientAge="058Y", PatientSex="F", ViewPosition="AP"))
     assert reader.read(upload, {}).patient == {"age": 58, "sex": "F", "view_position": "AP"}
-    told = {"age": None, "sex": "M", "view_position": None}
-    assert reader.read(upload, told).patient == told
+    patient = {"age": None, "sex": "M", "view_position": None}
+    assert reader.read(upload, patient).patient == patient
 
 
 def test_an_answer_is_small_and_holds_no_path(reader, example):
@@ -119,9 +119,9 @@ def test_a_package_without_figures_says_so(reader):
 def test_figures_of_other_thresholds_are_not_shown_beside_these(reader):
     figures = Figures(reader.engine)
     thresholds = reader.engine.thresholds.operating_points["youden"]
-    told = {finding: {"threshold": value, "sensitivity": 0.5} for finding, value in thresholds.items()}
-    figures.content = {"operating_points": {"youden": told}}
-    assert figures.of_operating_point("youden", thresholds) == told
+    points = {finding: {"threshold": value, "sensitivity": 0.5} for finding, value in thresholds.items()}
+    figures.content = {"operating_points": {"youden": points}}
+    assert figures.of_operating_point("youden", thresholds) == points
     assert figures.of_operating_point("youden", {**thresholds, "Mass": 0.99}) is None
 
 

@@ -71,17 +71,17 @@ def test_reliability_and_its_error_by_hand():
     np.testing.assert_allclose(reliability(labels, probabilities, 3), [[0.15, 0.5, 2], [0.35, 0.5, 2], [0.8, 1, 2]])
     assert expected_calibration_error(labels, probabilities, 3) == pytest.approx((0.35 + 0.15 + 0.2) / 3)
     assert expected_calibration_error([1], [0.25]) == 0.75
-    constant = reliability([0, 0, 0, 1], np.full(4, 0.25), 3)  # equal probabilities are never told apart
+    constant = reliability([0, 0, 0, 1], np.full(4, 0.25), 3)  # equal probabilities share a bin
     assert constant.tolist() == [[0.25, 0.25, 4]]
 
 
 def test_another_prevalence_is_followed():
     """Positives drawn three times as often: probabilities are too low, until they are shifted."""
     labels, truth, _ = inflated(60_000)
-    mine, told = labels[:, 0], truth[:, 0]
+    mine, predicted = labels[:, 0], truth[:, 0]
     keep = mine | (np.random.default_rng(1).random(len(mine)) < 1 / 3)
     fitted, actual = np.array([mine.mean()]), np.array([mine[keep].mean()])
-    shifted = shift_prevalence(told[keep, None], fitted, actual)[:, 0]
-    assert expected_calibration_error(mine[keep], told[keep]) > 0.1
+    shifted = shift_prevalence(predicted[keep, None], fitted, actual)[:, 0]
+    assert expected_calibration_error(mine[keep], predicted[keep]) > 0.1
     assert expected_calibration_error(mine[keep], shifted) < 0.01
-    np.testing.assert_allclose(shift_prevalence(told[:5, None], fitted, fitted), told[:5, None])
+    np.testing.assert_allclose(shift_prevalence(predicted[:5, None], fitted, fitted), predicted[:5, None])

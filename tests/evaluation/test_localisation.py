@@ -93,20 +93,20 @@ def test_a_summary_by_finding_with_intervals():
     cases = [case(right, BOX, score=0.9, patient=str(patient)) for patient in range(9)]
     cases += [case(wrong, BOX, score=0.2, patient=str(patient)) for patient in range(9, 12)]
     cases += [case(wrong, BOX, patient="30", finding="Effusion")]
-    told = summarise(cases, Bootstrap.draw([case.patient_id for case in cases], 200))
-    mass = told["findings"]["Mass"]
-    assert list(told["findings"]) == ["Effusion", "Mass"] and mass["boxes"] == mass["images"] == 12
-    assert mass["patients"] == 12 and told["findings"]["Effusion"]["pointing_accuracy_ci"] is None  # of one patient
+    figures = summarise(cases, Bootstrap.draw([case.patient_id for case in cases], 200))
+    mass = figures["findings"]["Mass"]
+    assert list(figures["findings"]) == ["Effusion", "Mass"] and mass["boxes"] == mass["images"] == 12
+    assert mass["patients"] == 12 and figures["findings"]["Effusion"]["pointing_accuracy_ci"] is None  # of one patient
     assert mass["pointing_accuracy"] == 0.75 and mass["ap25"] == 0.75 and mass["iou"]["0.5"] == pytest.approx(0.75)
     assert mass["pointing_accuracy_ci"][0] < 0.75 < mass["pointing_accuracy_ci"][1] <= 1
-    assert told["mean"]["pointing_accuracy"] == 0.375 and told["mean"]["iobb"]["0.1"] == pytest.approx(0.375)
+    assert figures["mean"]["pointing_accuracy"] == 0.375 and figures["mean"]["iobb"]["0.1"] == pytest.approx(0.375)
 
 
 def test_confident_mistakes_cost_average_precision():
     right, wrong = box_mask(BOX, GRID).astype(float), hill(0.9, 0.1, 0.02)
     cases = [case(right, BOX, score=0.2, patient="1"), case(wrong, BOX, score=0.9, patient="2")]
-    told = summarise(cases, Bootstrap.draw(["1", "2"], 10))
-    assert told["mean"]["ap25"] == 0.25  # half of the boxes, at a precision of a half
+    figures = summarise(cases, Bootstrap.draw(["1", "2"], 10))
+    assert figures["mean"]["ap25"] == 0.25  # half of the boxes, at a precision of a half
 
 
 def test_the_baseline_points_at_the_mean_box_of_other_patients():

@@ -145,8 +145,10 @@ def test_over_two_processes(make_scored, run_python, tmp_path):
     scored = make_scored(200)
     np.savez(tmp_path / "data.npz", labels=scored.labels, scores=scored.scores)
     with ThreadPoolExecutor(2) as pool:
-        told = [METRIC, tmp_path / "data.npz", tmp_path]
-        runs = [pool.submit(run_python, "-c", HALF_OF_THE_IMAGES, *told, rank, PYTHONPATH=str(ROOT)) for rank in (0, 1)]
+        arguments = [METRIC, tmp_path / "data.npz", tmp_path]
+        runs = [
+            pool.submit(run_python, "-c", HALF_OF_THE_IMAGES, *arguments, rank, PYTHONPATH=str(ROOT)) for rank in (0, 1)
+        ]
     done = [run.result() for run in runs]
     assert [run.returncode for run in done] == [0, 0], done[0].stderr[-2000:]
     first, second = (json.loads(run.stdout.splitlines()[-1]) for run in done)

@@ -18,8 +18,8 @@ def test_healthy_images_only_leave_everything_undefined_and_nothing_broken(make_
     metadata = make_metadata(40, share=0)
     scored = Scored(metadata, np.zeros((40, 14), bool), np.random.default_rng(0).random((40, 14)))
     settings = Settings(resamples=10)
-    told = {"system": "a.csv", "is_model": False, "source": "nih:x", "split": "all", "protocol": "official"}
-    report = Report(told | score(scored, HALF, settings, metadata), scored, probabilities(scored, HALF, settings))
+    figures = {"system": "a.csv", "is_model": False, "source": "nih:x", "split": "all", "protocol": "official"}
+    report = Report(figures | score(scored, HALF, settings, metadata), scored, probabilities(scored, HALF, settings))
     save_report(report, tmp_path / "out")
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert figures["mean_auroc"] is None and figures["undefined"] == list(FINDINGS)
@@ -53,14 +53,14 @@ def test_positives_of_few_patients_have_no_interval_and_many_do(make_scored):
     mass = FINDINGS.index("Mass")
     assert figures["Mass"]["positive_patients"] == patients[scored.labels[:, mass]].nunique() > 10
     assert figures["Mass"]["auroc_ci"] is not None
-    told = compare(scored, scored, Settings(resamples=20))["findings"]
-    assert told["Hernia"]["difference_ci"] is None and told["Mass"]["difference_ci"] == (0, 0)
+    figures = compare(scored, scored, Settings(resamples=20))["findings"]
+    assert figures["Hernia"]["difference_ci"] is None and figures["Mass"]["difference_ci"] == (0, 0)
 
 
 def test_a_comparison_is_on_the_images_that_both_have(make_scored):
     scored = make_scored(300)
     worse = Scored(scored.metadata, scored.labels, np.random.default_rng(0).random((300, 14)))
-    told = compare(scored.of(np.arange(200)), worse.of(np.arange(299, 99, -1)), Settings(resamples=50))
+    figures = compare(scored.of(np.arange(200)), worse.of(np.arange(299, 99, -1)), Settings(resamples=50))
     both = compare(scored.of(np.arange(100, 200)), worse.of(np.arange(100, 200)), Settings(resamples=50))
-    assert told["images"] == 100
-    assert told["findings"]["Mass"] == both["findings"]["Mass"]
+    assert figures["images"] == 100
+    assert figures["findings"]["Mass"] == both["findings"]["Mass"]

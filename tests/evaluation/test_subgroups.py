@@ -21,19 +21,19 @@ def test_groups_by_sex_age_view_and_sharpness(make_metadata):
     metadata["age"] = [0, 17, 17.9, 18, 39, 40, 64, 65, 95, np.nan] * 4
     metadata.loc[0, "sex"] = None
     metadata[SIDE_COLUMN] = [128] * 30 + [299, 300, 384, 1024] + [np.nan] * 6
-    told = groups(metadata)
-    assert {band: int(mask.sum()) for band, mask in told["age"].items()} == {
+    figures = groups(metadata)
+    assert {band: int(mask.sum()) for band, mask in figures["age"].items()} == {
         "0-17": 12, "18-39": 8, "40-64": 8, "65 and over": 8,
     }  # fmt: skip
-    assert sum(mask.sum() for mask in told["sex"].values()) == 39
-    assert {name: int(mask.sum()) for name, mask in told["source"].items()} == {"sharp": 3, "blurred": 31}
+    assert sum(mask.sum() for mask in figures["sex"].values()) == 39
+    assert {name: int(mask.sum()) for name, mask in figures["source"].items()} == {"sharp": 3, "blurred": 31}
 
 
 def test_a_group_has_the_figures_of_its_images(make_scored):
     scored = make_scored(500)
     bootstrap = Bootstrap.draw(scored.metadata["patient_id"], 100)
-    told = measure_subgroups(scored, HALF, bootstrap)["sex"]
-    for sex, group in told["groups"].items():
+    report = measure_subgroups(scored, HALF, bootstrap)["sex"]
+    for sex, group in report["groups"].items():
         mask = (scored.metadata["sex"] == sex).to_numpy()
         figures = measure(scored.labels[mask], scored.scores[mask], HALF)
         assert group["images"] == mask.sum()
@@ -43,10 +43,10 @@ def test_a_group_has_the_figures_of_its_images(make_scored):
         assert group["findings"]["Mass"]["auroc"] == pytest.approx(figures["findings"]["Mass"]["auroc"])
         for name in ("auroc", "sensitivity", "specificity"):
             assert group[f"{name}_ci"][0] < group[name] < group[f"{name}_ci"][1]
-    (other,) = told["gaps"]
-    gap = told["groups"][other]["auroc"] - told["groups"][told["reference"]]["auroc"]
-    assert told["gaps"][other]["auroc"] == pytest.approx(gap)
-    low, high = told["gaps"][other]["auroc_ci"]
+    (other,) = report["gaps"]
+    gap = report["groups"][other]["auroc"] - report["groups"][report["reference"]]["auroc"]
+    assert report["gaps"][other]["auroc"] == pytest.approx(gap)
+    low, high = report["gaps"][other]["auroc_ci"]
     assert low < 0 < high  # these scores know nothing of sex
 
 
@@ -55,14 +55,14 @@ def test_a_gap_that_is_there_is_seen_and_leaves_out_findings_that_one_group_lack
     women = (scored.metadata["sex"] == "F").to_numpy()
     scored.scores[women] = np.random.default_rng(0).random((women.sum(), 14))
     scored.labels[women, FINDINGS.index("Hernia")] = False
-    told = measure_subgroups(scored, HALF, Bootstrap.draw(scored.metadata["patient_id"], 200))["sex"]
-    sign = 1 if told["reference"] == "M" else -1
-    (gap,) = told["gaps"].values()
+    figures = measure_subgroups(scored, HALF, Bootstrap.draw(scored.metadata["patient_id"], 200))["sex"]
+    sign = 1 if figures["reference"] == "M" else -1
+    (gap,) = figures["gaps"].values()
     assert sorted(sign * bound for bound in gap["auroc_ci"])[1] < -0.1
-    women_known = np.mean([told["groups"]["F"]["findings"][name]["auroc"] for name in FINDINGS[:-1]])
-    men_known = np.mean([told["groups"]["M"]["findings"][name]["auroc"] for name in FINDINGS[:-1]])
+    women_known = np.mean([figures["groups"]["F"]["findings"][name]["auroc"] for name in FINDINGS[:-1]])
+    men_known = np.mean([figures["groups"]["M"]["findings"][name]["auroc"] for name in FINDINGS[:-1]])
     assert gap["auroc"] == pytest.approx(sign * (women_known - men_known))
-    assert told["groups"]["F"]["findings"]["Hernia"]["auroc"] is None
+    assert figures["groups"]["F"]["findings"]["Hernia"]["auroc"] is None
 
 
 def test_the_baseline_finds_what_the_patient_gives_away_and_no_more(make_metadata):
@@ -102,8 +102,8 @@ def test_in_a_group_a_figure_of_few_patients_has_no_interval(make_scored):
     old = (scored.metadata["age"] >= 65).to_numpy()
     scored.labels[old, FINDINGS.index("Hernia")] = False
     scored.labels[np.flatnonzero(old)[:2], FINDINGS.index("Hernia")] = True
-    told = measure_subgroups(scored, HALF, Bootstrap.draw(scored.metadata["patient_id"], 50))["age"]
-    hernia = told["groups"]["65 and over"]["findings"]["Hernia"]
+    figures = measure_subgroups(scored, HALF, Bootstrap.draw(scored.metadata["patient_id"], 50))["age"]
+    hernia = figures["groups"]["65 and over"]["findings"]["Hernia"]
     assert (hernia["positives"], hernia["positive_patients"]) in ((2, 1), (2, 2))
     assert hernia["auroc"] is not None and hernia["auroc_ci"] is None and hernia["sensitivity_ci"] is None
     assert hernia["specificity_ci"] is not None

@@ -159,13 +159,13 @@ def test_beside_each_threshold_stands_what_it_does(make_scored):
     assert list(points) == ["youden", "precision_constraint", "dynamic_adjustment", "sensitivity_90"]
     table = describe_thresholds(scored.labels, scored.scores, points["sensitivity_90"])
     for index, finding in enumerate(FINDINGS):
-        told, labels = table[finding], scored.labels[:, index]
+        row, labels = table[finding], scored.labels[:, index]
         calls = scored.scores[:, index] >= points["sensitivity_90"][finding]
-        assert 0.9 <= told["sensitivity"] == calls[labels].mean()
-        assert told["specificity"] == (~calls[~labels]).mean() and told["precision"] == labels[calls].mean()
-        counts = [told[f"{name}s"] for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
-        assert sum(counts) == 300 and told["true_positives"] == (labels & calls).sum()
-        assert told["few_positives"] is False
+        assert 0.9 <= row["sensitivity"] == calls[labels].mean()
+        assert row["specificity"] == (~calls[~labels]).mean() and row["precision"] == labels[calls].mean()
+        counts = [row[f"{name}s"] for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
+        assert sum(counts) == 300 and row["true_positives"] == (labels & calls).sum()
+        assert row["few_positives"] is False
     few = describe_thresholds(scored.labels[:20], scored.scores[:20], points["youden"])["Hernia"]
     assert few["few_positives"] is True
 

@@ -102,11 +102,11 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Ca
     return run
 
 
-def refusal(name: str, told: tuple[int, str]) -> str:
+def refusal(name: str, result: tuple[int, str]) -> str:
     """The one line of a command that failed as it should."""
-    code, err = told
+    code, err = result
     lines = [line for line in err.splitlines() if line.startswith(f"{name}: ")]
-    assert code == 2 and len(lines) == 1 and not re.search("^Traceback", err, re.MULTILINE), told
+    assert code == 2 and len(lines) == 1 and not re.search("^Traceback", err, re.MULTILINE), result
     return lines[0]
 
 

@@ -115,8 +115,8 @@ def test_predict_answers_for_every_file_and_none_stops_the_others(run_python, pa
             assert sorted(each["label"] for each in record["findings"]) == sorted(FINDINGS)
             for finding in record["findings"]:
                 assert all(math.isfinite(finding[key]) for key in ("score", "probability", "threshold"))
-    told = done.stderr[done.stderr.index(f"predict: {len(errors)} of {len(records)} could not be predicted:") :]
-    assert sorted(line.strip() for line in told.splitlines()[1:]) == sorted(errors)
+    listed = done.stderr[done.stderr.index(f"predict: {len(errors)} of {len(records)} could not be predicted:") :]
+    assert sorted(line.strip() for line in listed.splitlines()[1:]) == sorted(errors)
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "parquet"])

@@ -145,7 +145,7 @@ class Training:
         return [str(self._folder / "recipe.yaml"), "--output-dir", str(place), "--resume"]
 
     def is_at_work(self, place: Path, process: int, since: float) -> bool:
-        """It has taken up its last checkpoint, and told what it will do."""
+        """Return whether it has loaded its last checkpoint and said so."""
         configuration = place / "configuration.txt"
         return configuration.exists() and configuration.stat().st_mtime > since
 

@@ -86,9 +86,9 @@ def publish(run, tree, monkeypatch, capsys) -> Callable[..., tuple[int, str, str
     return run_it
 
 
-def refused(told: tuple[int, str, str]) -> str:
+def refused(result: tuple[int, str, str]) -> str:
     """The one line that was said by a command that failed."""
-    code, _, err = told
+    code, _, err = result
     lines = [line for line in err.splitlines() if line.startswith("publish: ")]
-    assert code == 2 and len(lines) == 1 and "Traceback" not in err, told
+    assert code == 2 and len(lines) == 1 and "Traceback" not in err, result
     return lines[0]

@@ -51,14 +51,14 @@ def test_what_was_published_is_the_model(hub, publish, run, run_python, drawing,
     elsewhere = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""}
     done = run_python("-c", FRESH, MODEL, tmp_path / "drawing.png", tmp_path / "pixels.npy", cwd=tmp_path, **elsewhere)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1])
     pipe = pipeline("chest-xray-findings", model=str(run), trust_remote_code=True)
     with torch.no_grad():
         expected = pipe.model(torch.from_numpy(pixels)).logits
-    torch.testing.assert_close(torch.tensor(told["logits"]), expected)
-    assert told["findings"] == pipe({"image": tmp_path / "drawing.png", "age": 63})
-    assert {finding["threshold"] for finding in told["findings"]} == {0.5}
-    assert all(finding["probability"] is not None for finding in told["findings"])
+    torch.testing.assert_close(torch.tensor(answer["logits"]), expected)
+    assert answer["findings"] == pipe({"image": tmp_path / "drawing.png", "age": 63})
+    assert {finding["threshold"] for finding in answer["findings"]} == {0.5}
+    assert all(finding["probability"] is not None for finding in answer["findings"])
 
 
 START = """

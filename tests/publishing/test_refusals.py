@@ -90,7 +90,7 @@ def _change(run: Path, name: str, **values: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (lambda run: shutil.rmtree(run), "is no finished run, for want of config.json"),
         (lambda run: _lacks(run, "thresholds.json"), "for want of thresholds.json;"),
@@ -110,10 +110,10 @@ def _change(run: Path, name: str, **values: object) -> None:
         (lambda run: (run / "metrics.json").write_text("{}"), "metrics.json: lacks 'is_model'"),
     ],
 )
-def test_a_folder_that_is_no_package(hub, publish, run, harm, told):
+def test_a_folder_that_is_no_package(hub, publish, run, harm, message):
     harm(run)
     line = refused(publish())
-    assert told in line and str(run) in line
+    assert message in line and str(run) in line
     assert not hub.requests  # found out before the Hub is asked
 
 

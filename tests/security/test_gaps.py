@@ -52,11 +52,11 @@ def test_a_table_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_published_record_names_no_local_folder():
-    told = """command      train.py recipes/nih.yaml --source nih:/home/alice/films --output-dir ~/runs/ward
+    text = """command      train.py recipes/nih.yaml --source nih:/home/alice/films --output-dir ~/runs/ward
 prepared     C:\\Users\\alice\\prepared, 12 images; source: 'parquet:../shared/alice/nih-mini'
 source: org/name, https://example.org/a/b, learning rate 1/3"""
     assert (
-        without_folders(told)
+        without_folders(text)
         == """command      train.py recipes/nih.yaml --source nih:films --output-dir ward
 prepared     prepared, 12 images; source: 'parquet:nih-mini'
 source: org/name, https://example.org/a/b, learning rate 1/3"""

@@ -24,7 +24,7 @@ def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_recipe(chests: Path) -> Callable[..., Path]:
-    """Write a recipe for the drawn chests: 2 epochs of some 7 steps unless told otherwise."""
+    """Write a recipe for the drawn chests: 2 epochs of some 7 steps unless changed."""
 
     def write(path: Path, **changes: object) -> Path:
         values = {
