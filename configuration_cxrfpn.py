@@ -46,7 +46,7 @@ def _is_name(name: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value as it stands in a message: on one line, and not too long."""
+    """Return a value as it stands in a message: on one line, and not too long."""
     return " ".join(repr(value).split())[:80]
 
 

@@ -49,7 +49,7 @@ def true_values(frame: np.ndarray, dataset: Any, notes: list[str]) -> tuple[np.n
 
 
 def _readings(seen: np.ndarray, stored: int, shift: int, is_signed: bool) -> tuple[Reading, list[Reading], float]:
-    """The header's reading; others, where the bits allow of them; and how much smoother than the header's they must be.
+    """Return the header's reading, the others that its bits allow, and how much smoother those must be.
 
     Args:
         seen: [N] unsigned, the pixels that are no padding.
@@ -81,14 +81,14 @@ def _readings(seen: np.ndarray, stored: int, shift: int, is_signed: bool) -> tup
 def _smoothest(
     raw: np.ndarray, padding: np.ndarray | None, header: Reading, others: list[Reading], factor: float
 ) -> Reading:
-    """The header's reading, unless another is smoother by this factor: a wrong one is torn where its values wrap."""
+    """Return the header's reading, unless another is smoother by this factor: a wrong one is torn where values wrap."""
     if not others:
         return header
     rows = slice(None, None, max(1, len(raw) // PROBE_ROWS))
     beside = None if padding is None else padding[rows, 1:] | padding[rows, :-1]
 
     def roughness(read: Reading) -> float:
-        """The mean difference between neighbours in a row."""
+        """Return the mean difference between neighbours in a row."""
         steps = np.abs(np.diff(read(raw[rows]).astype(np.int64), axis=1))
         steps = steps if beside is None else steps[~beside]
         return float(steps.mean()) if steps.size else 0.0

@@ -158,7 +158,7 @@ def _complete(dataset: Any, name: str, max_pixels: int) -> None:
 
 
 def _grey(dataset: Any, name: str, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pixels as a viewer would show them, [H,W] uint8, and what is to be noted of them."""
+    """Return the pixels as a viewer would show them, [H,W] uint8, and what is to be noted of them."""
     photometric = text(dataset, "PhotometricInterpretation")
     frame = frame_values(dataset, name)
     if photometric == "PALETTE COLOR":  # the values are places in a table of colours

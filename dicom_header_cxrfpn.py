@@ -62,7 +62,7 @@ def _age_by_dates(dataset: Any) -> float | None:
 
 
 def _date(written: str) -> date | None:
-    """A DICOM date, YYYYMMDD or, of old files, YYYY.MM.DD."""
+    """Return a DICOM date, YYYYMMDD or, of old files, YYYY.MM.DD."""
     match = re.fullmatch(r"(\d{4})\.?(\d\d)\.?(\d\d)", written)
     try:
         return date(*map(int, match.groups())) if match else None
@@ -71,7 +71,7 @@ def _date(written: str) -> date | None:
 
 
 def _coded_views(dataset: Any) -> list[str]:
-    """The meanings of the codes for the view (CID 4010), such as "postero-anterior" and "left lateral"."""
+    """Return the meanings of the codes for the view (CID 4010), such as "postero-anterior" and "left lateral"."""
     return [text(item, "CodeMeaning") for item in tag(dataset, "ViewCodeSequence") or ()]
 
 

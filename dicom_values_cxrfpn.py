@@ -97,7 +97,7 @@ def _apply(transforms: list[Transform], values: np.ndarray, low: int, high: int)
 
 
 def _transforms(dataset: Any, probe: np.ndarray, low: Any, high: Any, notes: list[str]) -> list[Transform]:
-    """The modality's and the value of interest's transform, each left out where it would change nothing."""
+    """Return the modality's and the value of interest's transform, each left out where it would change nothing."""
     found = []
     modality = _modality(dataset, float(low), float(high), notes)
     if modality is not None:
@@ -133,7 +133,7 @@ def _modality(dataset: Any, low: float, high: float, notes: list[str]) -> Transf
 
 
 def _values_of_interest(dataset: Any, probe: np.ndarray) -> Iterator[Transform]:
-    """The header's tables and windows in their order, those left out that no viewer can use."""
+    """Return the header's tables and windows in their order, those left out that no viewer can use."""
     low, high = float(probe.min()), float(probe.max())
     for item in tag(dataset, "VOILUTSequence") or ():
         if table := _table(dataset, item, low, high):

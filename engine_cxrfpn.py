@@ -136,7 +136,7 @@ def load_engine(model: str, backend: str = AUTO, *, trust_remote_code: bool = Fa
 
 
 def _fastest(path: Path) -> Engine | None:
-    """The fastest engine on an exported file, or None where there is no such file, or no engine for it."""
+    """Return the fastest engine on an exported file, or None where there is no such file, or no engine for it."""
     if path.suffix != ".onnx" or not path.is_file():
         return None
     backend = next((name for name in ("openvino", "onnx") if find_spec(LIBRARIES[name]) is not None), None)

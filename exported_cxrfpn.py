@@ -211,7 +211,7 @@ class OpenVinoEngine(ExportedEngine):
             return {name: np.array(outputs[name]) for name in wanted}
 
     def _request(self, wanted: tuple[str, ...]) -> Any:
-        """The network cut down to what is wanted, compiled when it is first wanted."""
+        """Return the network cut down to the wanted outputs, compiled on first use."""
         if wanted not in self._compiled:
             model = self._model.clone()
             for result in model.get_results():

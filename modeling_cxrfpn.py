@@ -180,7 +180,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
         return [self.findings[place] for place in matches]
 
     def _layers_by_finding(self) -> dict[str, nn.Module]:
-        """The layers whose parameters have a row for each finding, by their names."""
+        """Return the layers whose parameters have a row for each finding, by their names."""
         return {f"head.{len(self.head) - 1}": self.head[-1]}
 
     def save_pretrained(
@@ -211,7 +211,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
             self.push_to_hub(repo_id, token=kwargs.get("token"), **to_hub)
 
     def _image_processor(self) -> CxrFpnImageProcessor:
-        """The image processor of the package that was loaded, or one for this network."""
+        """Return the image processor of the package that was loaded, or one for this network."""
         if PROCESSOR in self.beside:
             return CxrFpnImageProcessor.from_dict(json.loads(self.beside[PROCESSOR]))
         return CxrFpnImageProcessor(size={"height": self.config.image_size, "width": self.config.image_size})
@@ -295,7 +295,7 @@ class CxrFpnForImageClassification(PreTrainedModel):
     def forward_with_maps(
         self, pixel_values: Tensor, patient: Tensor | None = None, findings: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The logits [B,F] and the finding maps of one pass over the radiographs; see `finding_maps`."""
+        """Return the logits [B,F] and the finding maps of one pass over the radiographs; see `finding_maps`."""
         self._check_inputs(pixel_values, patient, None)
         known = self.findings
         findings = known if findings is None else findings

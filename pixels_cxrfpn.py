@@ -86,7 +86,7 @@ def _square_sums(values: np.ndarray, factor: int) -> np.ndarray:
 
 
 def grey_of_array(array: np.ndarray, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An array [H,W], [H,W,C] or [C,H,W] with 1, 3 or 4 channels, of any numeric type -> [H,W] uint8.
+    """Turn an array [H,W], [H,W,C] or [C,H,W] of 1, 3 or 4 channels and any numeric type into [H,W] uint8.
 
     Raises:
         RadiographError: another shape or type, too many pixels, or none that `stretch_to_8_bits` takes.
@@ -118,10 +118,10 @@ def check_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS)
 
 
 def printable(text: str) -> str:
-    """A name as it may stand in a line of text: line ends, controls and what is no Unicode become a question mark."""
+    """Return a name that fits in a line of text: line ends, controls and invalid Unicode become a question mark."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def in_one_line(error: object) -> str:
-    """What an error or another object says, as it may stand in a message of ours."""
+    """Return the text of an error or another object, as it may stand in a message of ours."""
     return printable(" ".join(str(error).split()))[:200] or type(error).__name__

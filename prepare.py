@@ -33,7 +33,7 @@ def main() -> int:
         say(f"prepare: {error}")
         return 2
     except KeyboardInterrupt:
-        say("prepare: stopped; run the same command again to go on")
+        say("prepare: stopped; run the same command again to continue")
         return 130
     return 0
 
@@ -41,7 +41,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Decode every radiograph of a source once and write small grey ones into parquet shards, for "
-        "train.py and score.py. Stopped anywhere, the same command goes on."
+        "train.py and score.py. Run the same command again after a stop, and it continues."
     )
     parser.add_argument(
         "--source",

@@ -36,7 +36,7 @@ def main() -> int:
         say(f"publish: {error}")
         return 2
     except KeyboardInterrupt:
-        say("publish: stopped; the same command goes on")
+        say("publish: stopped; run the same command again to continue")
         return 130
     return 0
 

@@ -242,7 +242,7 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _inflated(data: bytes, name: str) -> bytes:
-    """What a gzip file holds.
+    """Return the content of a gzip file.
 
     Raises:
         RadiographError: it is damaged, or holds more than MAX_BYTES.
@@ -260,7 +260,7 @@ def _inflated(data: bytes, name: str) -> bytes:
 
 
 def _numpy_array(data: bytes, name: str) -> np.ndarray:
-    """The array of a .npy file, without a copy; objects, which are pickles, are refused."""
+    """Read the array of a .npy file, without a copy; objects, which are pickles, are refused."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)

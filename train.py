@@ -59,8 +59,8 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
         "--cycles '[{epochs: 1, image_size: 64}]'",
     )
     parser.add_argument("recipe", type=Path, help="a recipe, such as recipes/nih.yaml")
-    parser.add_argument("--output-dir", type=Path, help="the run folder (runs/ and the recipe's name)")
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    parser.add_argument("--output-dir", type=Path, help="the run folder; by default runs/ and the recipe's name")
+    parser.add_argument("--resume", action="store_true", help="resume from the run folder's last checkpoint")
     return parser.parse_known_args()
 
 

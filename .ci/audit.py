@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 
-# Known, without a fixed release, and not reachable from here; each leaves as soon as a release mends it.
+# Known, without a fixed release, and not reachable from here; remove each as soon as a release fixes it.
 ACCEPTED = {
     "CVE-2026-69112": "accelerate's load_checkpoint_in_model and load_checkpoint_and_dispatch; neither is called here",
 }
@@ -36,8 +36,8 @@ def main() -> int:
         print(f"not looked up: {', '.join(skipped)}")
     holes = [(each, hole) for each in audited for hole in each["vulns"]]
     for package, hole in holes:
-        mended = ", ".join(hole["fix_versions"]) or "no release yet"
-        print(f"{package['name']} {package['version']}: {hole['id']}, mended in {mended}; {hole['description'][:200]}")
+        fixed = ", ".join(hole["fix_versions"]) or "no release yet"
+        print(f"{package['name']} {package['version']}: {hole['id']}, fixed in {fixed}; {hole['description'][:200]}")
     for hole, reason in ACCEPTED.items():
         print(f"accepted: {hole}, {reason}")
     print(f"audit: {len(holes)} known holes in {len(audited)} packages")

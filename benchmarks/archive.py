@@ -36,7 +36,7 @@ def measure() -> list[Row]:
 
 
 def _exported(path: Path, size: int | None = None) -> Engine:
-    """The released network in OpenVINO, at its own size in pixels or at another."""
+    """Load the released network in OpenVINO, at its own size in pixels or at another."""
     pipe = load_pipeline(MODEL)
     if size is not None:
         pipe.image_processor.size = SizeDict(height=size, width=size)
@@ -69,7 +69,7 @@ def _archive(engine: Engine, what: str, side: int, images: int, aim: float) -> R
 
 
 def _network(engine: Engine) -> Callable[[], object]:
-    """A batch of ready tensors through the engine's network alone."""
+    """Run a batch of ready tensors through the engine's network alone."""
     size = engine.pixels()["size"]
     if isinstance(engine, TorchEngine):
         ready = {"pixel_values": torch.randn(BATCH, 3, size, size), "patient": torch.zeros(BATCH, 3)}

@@ -68,7 +68,7 @@ def _loading(radiographs: list[np.ndarray], folder: Path) -> Row:
 
 
 def _streaming(files: list[bytes], folder: Path) -> Row:
-    """An epoch without a local copy; what the network would add is the wait for the bytes."""
+    """Read an epoch without a local copy; what the network would add is the wait for the bytes."""
     rows = [schema.Row(file, f"{row:04}", f"{row:04}", 60, "F", "PA", ()) for row, file in enumerate(files)]
     folder.mkdir()
     write_shard(folder / "train.parquet", [(row, SIDE) for row in rows], {})
@@ -137,7 +137,7 @@ def _opened(file: Path) -> Image.Image:
 
 
 def _loader(files: list[Path], folder: Path) -> Loader:
-    """Prepared shards of the files, as prepare.py would make them, and a loader of all of them."""
+    """Prepare shards of the files as prepare.py would, and return a loader of all of them."""
     (folder / SHARD_FOLDER).mkdir(parents=True)
     (folder / MANIFEST).write_text(json.dumps({"source": "drawn", "size": PREPARED_SIDE, "seed": 0, "parts": ["all"]}))
     prepared = [prepare_image(file.read_bytes(), file.name, PREPARED_SIDE)[0] for file in files]

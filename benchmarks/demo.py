@@ -11,7 +11,7 @@ from engine_cxrfpn import load_engine
 
 
 def measure() -> list[Row]:
-    """The released model on a PNG of 1024 x 1024 pixels: checks, gate, maps and pictures beside the engine alone."""
+    """Time the demo on a PNG of 1024 x 1024 pixels: checks, gate, maps and pictures beside the engine alone."""
     engine = load_engine(MODEL)
     reader = Reader(engine)
     patient = {"age": 63, "sex": "F", "view_position": "PA"}

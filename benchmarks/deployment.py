@@ -36,7 +36,7 @@ print(dict(zip(network.targets, outputs[0].detach().numpy())))
 
 
 def measure() -> list[Row]:
-    """The released network, at 224 pixels, on a PNG of 1024 x 1024 pixels, NIH's own size and kind."""
+    """Time the released network, at 224 pixels, on a PNG of 1024 x 1024 pixels, NIH's own size and kind."""
     pipe = load_pipeline(MODEL)
     pipe.image_processor.size = SizeDict(height=SIZE, width=SIZE)
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ REPORT_SIZE = 224
 
 
 def measure() -> list[Row]:
-    """The released model on files of 1024 x 1024 pixels, NIH's own size and kind (PNG)."""
+    """Time the released model on files of 1024 x 1024 pixels, NIH's own size and kind (PNG)."""
     pipe = load_pipeline(MODEL)
     with tempfile.TemporaryDirectory() as folder:
         files = [write_drawing(Path(folder) / f"{index:02}.png", index) for index in range(FOLDER_OF)]

@@ -37,7 +37,7 @@ def measure() -> list[Row]:
 
 
 def _film() -> bytes:
-    """A smooth picture with grain, as a digital radiograph."""
+    """Draw a smooth picture with grain, as a digital radiograph."""
     y, x = np.mgrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j]
     grain = np.random.default_rng(0).normal(0, 20, (SIDE, SIDE))
     values = (1500 + 1000 * np.sin(3 * x) * np.cos(4 * y) + 500 * y + grain).clip(0, 4095).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Write files that are there whole or not at all."""
 
 import errno
 import os
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What the system says when it has no room left for a file.
+# Error numbers of a full disk.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; once all has gone well, and has reached the disk, it becomes `path`.
+    """Yield a name beside `path` to write to; it becomes `path` once everything is on the disk.
 
     Raises:
         OSError: it cannot be written; nothing of it is left, and what `path` held before stays.

@@ -1,4 +1,4 @@
-"""Tables as text files, in whatever encoding and with whatever separator, and the names of their columns.
+"""Read tables as text files, in any encoding and with any separator, and the names of their columns.
 
 Without pandas, which takes longer to import than a small table takes to read.
 """

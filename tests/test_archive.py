@@ -126,7 +126,7 @@ def test_embeddings_are_a_list_column(script, unbroken, source, package, tmp_pat
     assert table.drop_columns("embedding").equals(pq.read_table(unbroken / "parts"))
     lengths = {None if row is None else len(row) for row in table["embedding"].to_pylist()}
     assert lengths == {24, None}
-    assert script("--source", source, "--output", unbroken, "--embeddings")[0] == 2  # begun without them
+    assert script("--source", source, "--output", unbroken, "--embeddings")[0] == 2  # started without them
 
 
 def test_two_processes_write_what_one_writes(unbroken, source, package, tmp_path):
@@ -153,7 +153,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_done(script, unbroken, sou
 
 @pytest.mark.slow
 def test_killed_midway_and_started_again_it_ends_in_the_same_bytes(script, package, tmp_path):
-    """Killed with two processes, it goes on with one."""
+    """Killed with two processes, it continues with one."""
     rows = (row for part in ("phantoms-0000000", "phantoms-0000250") for row in PhantomSource(500).rows(part))
     source, folder = write_archive(tmp_path / "archive", rows, (25,) * 20), tmp_path / "killed"
     process = subprocess.Popen(
@@ -207,7 +207,7 @@ def test_an_archive_needs_no_findings_and_a_bad_file_costs_its_own_row(script, r
     assert table["Mass"].notna().tolist() == [True, False, True]
 
 
-def test_a_folder_goes_on_with_nothing_but_what_it_was_begun_with(script, unbroken, source, package, tmp_path):
+def test_a_folder_continues_only_with_what_it_was_started_with(script, unbroken, source, package, tmp_path):
     other = tmp_path / "package"
     shutil.copytree(package, other)
     weights = load_file(other / "model.safetensors")
@@ -216,10 +216,10 @@ def test_a_folder_goes_on_with_nothing_but_what_it_was_begun_with(script, unbrok
     (tmp_path / "letters" / "letter.txt").write_text("Dear colleague")
     before = contents(unbroken)
     refusals = {
-        "was begun with weights_digest": (source, unbroken, "--model", other),
+        "was started with weights_digest": (source, unbroken, "--model", other),
         "with operating_point dynamic_adjustment, not youden": (source, unbroken, "--operating-point", "youden"),
-        f"was begun with source {source}, not phantom:9": ("phantom:9", unbroken),
-        "is not empty and was not begun by predict.py": (source, tmp_path / "letters"),
+        f"was started with source {source}, not phantom:9": ("phantom:9", unbroken),
+        "is not empty and was not made by predict.py": (source, tmp_path / "letters"),
         "no operating point is called 'best'": (source, tmp_path / "new", "--operating-point", "best"),
         "/nowhere: no such folder": ("parquet:/nowhere", tmp_path / "new"),
     }

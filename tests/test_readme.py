@@ -172,7 +172,7 @@ ELSEWHERE = {
     ".venv/bin/python score.py --predictions mine.csv --labels vindr:annotations/image_labels_test.csv"
     " --output-dir scores": ("tests/test_score.py", "def test_a_table_of_labels_alone_is_scored_"),
     ".venv/bin/python score.py --model . --source nih:ChestXray14 --labels nih-google:test_labels.csv"
-    " --output-dir scores": ("tests/test_score.py", "def test_the_labels_of_another_table_judge_"),
+    " --output-dir scores": ("tests/test_score.py", "def test_the_labels_of_another_table_measure_"),
     ".venv/bin/python predict.py ward/ --dicom-out reports": (
         "tests/test_dicom_reports.py",
         "def written(run_python, ",

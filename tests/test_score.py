@@ -242,12 +242,12 @@ def radiologists(tmp_path_factory) -> Path:
     return path
 
 
-def test_the_labels_of_another_table_judge_the_same_scores(score, predictions, radiologists, tmp_path):
+def test_the_labels_of_another_table_measure_the_same_scores(score, predictions, radiologists, tmp_path):
     code, out, err = score("--predictions", predictions["good"], "--source", "phantom:300", "--split", "all",
                            "--labels", f"nih-google:{radiologists}", "--resamples", 40,
                            "--output-dir", tmp_path)  # fmt: skip
     assert code == 0, err
-    assert "nih-google: 200 images; judges Pneumothorax, Nodule or mass (any of Mass, Nodule)" in err
+    assert "nih-google: 200 images; labels Pneumothorax, Nodule or mass (any of Mass, Nodule)" in err
     assert "by the labels of nih-google:test_labels.csv, 200 images:" in out
     other = json.loads((tmp_path / "metrics.json").read_text())["other_labels"]
     air, either = other["labels"]["Pneumothorax"], other["labels"]["Nodule or mass"]

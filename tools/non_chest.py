@@ -9,7 +9,7 @@ SIDE = 256
 
 
 def landscape(random: np.random.Generator) -> Image.Image:
-    """A photograph out of doors: sky, hills, grain, some round things."""
+    """Draw a photograph out of doors: sky, hills, grain, some round things."""
     y, x = np.mgrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j]
     level = 0.9 - random.uniform(0.1, 0.4) * y
     for depth in range(random.integers(2, 5)):
@@ -28,7 +28,7 @@ def landscape(random: np.random.Generator) -> Image.Image:
 
 
 def room(random: np.random.Generator) -> Image.Image:
-    """A photograph indoors: overlapping boxes in soft light."""
+    """Draw a photograph indoors: overlapping boxes in soft light."""
     image = Image.new("L", (SIDE, SIDE), int(random.integers(80, 220)))
     draw = ImageDraw.Draw(image)
     for _ in range(random.integers(6, 25)):
@@ -39,7 +39,7 @@ def room(random: np.random.Generator) -> Image.Image:
 
 
 def face(random: np.random.Generator) -> Image.Image:
-    """A portrait: a bright oval, hair, eyes and mouth; symmetric, as chests are."""
+    """Draw a portrait: a bright oval, hair, eyes and mouth; symmetric, as chests are."""
     image = Image.new("L", (SIDE, SIDE), int(random.integers(20, 230)))
     draw = ImageDraw.Draw(image)
     cx, cy, r = SIDE / 2 + random.normal(0, 8), SIDE / 2 + random.normal(0, 12), random.uniform(55, 95)
@@ -54,7 +54,7 @@ def face(random: np.random.Generator) -> Image.Image:
 
 
 def hand(random: np.random.Generator) -> Image.Image:
-    """A radiograph of a hand: five rows of bones in soft tissue on black."""
+    """Draw a radiograph of a hand: five rows of bones in soft tissue on black."""
     image = Image.new("L", (SIDE, SIDE), int(random.integers(0, 40)))
     tissue, bone = int(random.integers(60, 110)), int(random.integers(160, 250))
     base = np.array([SIDE / 2 + random.normal(0, 10), SIDE * 0.82])
@@ -74,7 +74,7 @@ def hand(random: np.random.Generator) -> Image.Image:
 
 
 def knee(random: np.random.Generator) -> Image.Image:
-    """A radiograph of a knee: two thick bones that meet in the middle."""
+    """Draw a radiograph of a knee: two thick bones that meet in the middle."""
     image = Image.new("L", (SIDE, SIDE), int(random.integers(0, 50)))
     draw = ImageDraw.Draw(image)
     cx, wide, tissue, bone = (
@@ -92,7 +92,7 @@ def knee(random: np.random.Generator) -> Image.Image:
 
 
 def slice_(random: np.random.Generator) -> Image.Image:
-    """A slice of a CT: a lying ellipse on black with round organs."""
+    """Draw a slice of a CT: a lying ellipse on black with round organs."""
     image = Image.new("L", (SIDE, SIDE), 0)
     draw = ImageDraw.Draw(image)
     c, a, b = SIDE / 2, random.uniform(95, 122), random.uniform(60, 95)
@@ -125,7 +125,7 @@ def chart(random: np.random.Generator) -> Image.Image:
 
 
 def text(random: np.random.Generator) -> Image.Image:
-    """A page of words."""
+    """Draw a page of words."""
     image = Image.new("L", (SIDE, SIDE), 255)
     draw, size = ImageDraw.Draw(image), int(random.integers(7, 20))
     font = ImageFont.load_default(size)

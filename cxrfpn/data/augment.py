@@ -69,7 +69,7 @@ class Parameters:
 def draw_parameters(settings: Augmentation, count: int, seed: int, epoch: int, first: int) -> Parameters:
     """Draw the parameters of the `count` images from place `first` on in the order of an epoch.
 
-    A place in an epoch has one set of parameters, on whatever rank, device or slice it is drawn (the generator is
+    A place in an epoch has one set of parameters, on any rank, device or slice (the generator is
     Philox, which is indexed by a counter: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011).
     """
     philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
@@ -124,7 +124,7 @@ def augment(pixels: Tensor, parameters: Parameters, size: int) -> Tensor:
 
 
 def evaluation_view(pixels: Tensor, size: int) -> Tensor:
-    """The image processor's view of prepared pixels [B,S,S] uint8: centre crop, resized -> [B,3,size,size] float32."""
+    """View prepared pixels [B,S,S] uint8 as the image processor does: centre crop, resized -> [B,3,size,size]."""
     crop = CxrFpnImageProcessor.crop_fraction
     result = torch.empty(len(pixels), 3, size, size)
     for image, planes in zip(pixels.numpy(), result.numpy(), strict=True):
@@ -172,7 +172,7 @@ def augment_with_torch(pixels: Tensor, parameters: Parameters, size: int) -> Ten
 
 
 def _shrunk_side(side: int, size: int, parameters: Parameters) -> int | None:
-    """The side to shrink to first, where the warp alone would skip pixels and alias."""
+    """Return the side to shrink to first, where the warp alone would skip pixels and alias."""
     crop = float(np.hypot(parameters.warp[0, 0, 0], parameters.warp[0, 1, 0]))
     return round(size / crop) if side * crop > 1.25 * size else None
 

@@ -52,7 +52,7 @@ class ReportProtocol:
     Args:
         seed: of all the draws. They depend on the image ids, not on the order of the table.
         undersampling: label -> share kept of the images that have this label alone, in the whole set.
-        validation, test: shares of what is left.
+        validation, test: shares of the rest.
         stratum_letters: how many letters of the labels make a stratum.
         mirror_below: classes of train under this many images are doubled; 0 mirrors nothing (a mirrored chest has its
             heart on the wrong side).
@@ -86,12 +86,12 @@ class ReportProtocol:
             )
 
     def plan(self, metadata: pd.DataFrame) -> pd.DataFrame:
-        """The plan of the report's experiment: image_id, split, copies, mirrored, with the index of `metadata`."""
+        """Return the plan of the report's experiment: image_id, split, copies, mirrored, by the index of `metadata`."""
         *_, (_, table) = self._steps(metadata)
         return table.plan()
 
     def steps(self, metadata: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-        """The plan after each step, with the step's name; before they are split, all images are in train.
+        """Yield the plan after each step, with the step's name; before they are split, all images are in train.
 
         Raises:
             SourceError: an unknown finding, or too few images for three splits.
@@ -116,7 +116,7 @@ class ReportProtocol:
         yield "cut", table
 
     def _draws(self, step: str, label: str = "") -> np.random.Generator:
-        """A generator for each draw: changing one step leaves the draws of the others as they were."""
+        """Return a generator for each draw: changing one step leaves the draws of the others as they were."""
         return np.random.default_rng([self.seed, *f"{step} {label}".encode()])
 
 
@@ -188,7 +188,7 @@ class _Table:
 
 
 def _strata(labels: np.ndarray, letters: int) -> np.ndarray:
-    """The first letters of "A|B", the findings in the order of the alphabet, as numbers [N]."""
+    """Return the first letters of "A|B", the findings in the order of the alphabet, as numbers [N]."""
     sets, which = np.unique(labels @ (1 << np.arange(len(FINDINGS))), return_inverse=True)
     names = [
         "|".join(sorted(name for place, name in enumerate(FINDINGS) if bits >> place & 1)) or NO_FINDING

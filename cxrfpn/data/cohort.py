@@ -20,7 +20,7 @@ class CohortProtocol(Protocol):
     """What a protocol offers."""
 
     def plan(self, metadata: pd.DataFrame) -> pd.DataFrame:
-        """The plan of a checked metadata table."""
+        """Plan a checked metadata table."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ PROTOCOLS: dict[str, type] = {"official": OfficialProtocol, "report": ReportProt
 
 
 def protocol_name(protocol: CohortProtocol) -> str:
-    """The name in PROTOCOLS of a protocol."""
+    """Return the name in PROTOCOLS of a protocol."""
     return next(name for name, kind in PROTOCOLS.items() if type(protocol) is kind)
 
 
@@ -110,7 +110,7 @@ def plan_cohort(metadata: pd.DataFrame, protocol: CohortProtocol, say: Callable[
 
 
 def leaking_patients(metadata: pd.DataFrame, plan: pd.DataFrame) -> list[str]:
-    """The patients with images in more than one split of a plan."""
+    """Return the patients with images in more than one split of a plan."""
     codes, patients = pd.factorize(metadata["patient_id"].loc[plan.index])
     seen = np.zeros((len(patients), len(SPLITS)), bool)
     seen[codes, pd.Categorical(plan["split"], SPLITS).codes] = True
@@ -130,7 +130,7 @@ def _check(metadata: pd.DataFrame) -> None:
 
 
 def _draw_patients(patient_ids: pd.Series, validation: float, test: float, seed: int) -> np.ndarray:
-    """A split [N] for each image, the same for all images of a patient."""
+    """Return a split [N] for each image, the same for all images of a patient."""
     codes, patients = pd.factorize(patient_ids)
     order = np.argsort(np.asarray(patients, str))[np.random.default_rng(seed).permutation(len(patients))]
     tested, validated = round(test * len(patients)), round(validation * len(patients))

@@ -57,7 +57,7 @@ class Loader:
     """The batches of one split of a plan, for one rank of `world_size`.
 
     A step takes the next `world_size * batch_size` entries, and rank r the r-th slice of `batch_size` of them: 2 ranks
-    see in a step what 1 rank sees in 2. The last step shares out evenly what is left, so that every rank has the same
+    see in a step what 1 rank sees in 2. The last step shares out the rest evenly, so that every rank has the same
     number of steps and every entry is seen exactly once; where less than one entry a rank is left, they join the step
     before. The order depends neither on the ranks nor on the workers, which only decode ahead.
 
@@ -103,7 +103,7 @@ class Loader:
             raise SourceError(f"{shards.folder}: the plan has {self.entries_an_epoch} images of the split {split!r}")
 
     def __len__(self) -> int:
-        """Steps in an epoch, the same for every rank."""
+        """Return the number of steps in an epoch, the same for every rank."""
         whole, left = divmod(self.entries_an_epoch, self.batch_size * self.world_size)
         return max(1, whole + (left >= self.world_size))
 
@@ -112,7 +112,7 @@ class Loader:
         return self.labels[self.order(0)]
 
     def order(self, epoch: int) -> np.ndarray:
-        """The entries of an epoch, in their order."""
+        """Return the entries of an epoch, in their order."""
         random = np.random.default_rng((self.seed, epoch))
         left_out = [random.permutation(group)[:count] for group, count in self._thinned]
         entries = np.delete(np.arange(len(self.rows)), np.concatenate([np.empty(0, np.int64), *left_out]))
@@ -134,7 +134,7 @@ class Loader:
         return start + left * self.rank // self.world_size, start + left * (self.rank + 1) // self.world_size
 
     def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `first_step` on.
+        """Yield the batches of an epoch from `first_step` on.
 
         Raises:
             SourceError: a shard cannot be read, or an image in it cannot be decoded.

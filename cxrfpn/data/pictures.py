@@ -75,7 +75,7 @@ def save_pictures(
 
 
 def draw_samples(shards: PreparedShards, metadata: pd.DataFrame, seed: int) -> Figure:
-    """A grid of images with their findings and what is known of their patients."""
+    """Draw a grid of images with their findings and what is known of their patients."""
     rows, columns = _SAMPLES
     chosen = _pick(metadata, rows * columns, seed)
     figure = Figure(figsize=(1.9 * columns, 2.2 * rows), layout="none")
@@ -89,7 +89,7 @@ def draw_samples(shards: PreparedShards, metadata: pd.DataFrame, seed: int) -> F
 def draw_augmentation(
     shards: PreparedShards, metadata: pd.DataFrame, augmentation: Augmentation, size: int, seed: int
 ) -> Figure:
-    """A line an image: the original, what evaluation sees of it, and what training may see of it."""
+    """Draw a line an image: the original, what evaluation sees of it, and what training may see of it."""
     count, ways = _AUGMENTED
     chosen = _pick(metadata, count, seed)
     pixels = torch.from_numpy(np.stack(_read(shards, chosen)))
@@ -110,7 +110,7 @@ def draw_augmentation(
 
 
 def draw_label_shares(metadata: pd.DataFrame) -> Figure:
-    """A pie of all labels, No Finding among them; an image with two findings counts for both."""
+    """Draw a pie of all labels, No Finding among them; an image with two findings counts for both."""
     counts = count_labels(metadata).sort_values(ascending=False)
     shares = counts / max(counts.sum(), 1)
     figure = Figure(figsize=(7.5, 5))
@@ -130,7 +130,7 @@ def draw_label_shares(metadata: pd.DataFrame) -> Figure:
 
 
 def draw_label_counts(metadata: pd.DataFrame) -> Figure:
-    """A bar a label: how many images carry it."""
+    """Draw a bar a label: how many images carry it."""
     figure = Figure(figsize=(7.5, 4.6))
     _label_bars(figure.subplots(), count_labels(metadata), f"Labels of {len(metadata):,} images")
     return figure
@@ -167,7 +167,7 @@ def draw_patients(metadata: pd.DataFrame) -> Figure:
 
 
 def draw_balancing(metadata: pd.DataFrame, protocol: ReportProtocol) -> Figure:
-    """The labels after each step of the report's protocol, in the train set once there is one.
+    """Count the labels after each step of the report's protocol, in the train set once there is one.
 
     Raises:
         SourceError: too few images for the protocol.
@@ -209,7 +209,7 @@ def _read(shards: PreparedShards, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _shown(view: torch.Tensor) -> np.ndarray:
-    """A normalised image [3,S,S] -> grey [S,S] of 0..1."""
+    """Turn a normalised image [3,S,S] into grey [S,S] of 0..1."""
     return view[0].numpy() * CxrFpnImageProcessor.image_std[0] + CxrFpnImageProcessor.image_mean[0]
 
 

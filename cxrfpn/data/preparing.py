@@ -61,7 +61,7 @@ def prepare(
     """Decode every image of a source once, bring it to size x size, and write it into parquet shards.
 
     A part of the source becomes one shard, its rows in a seeded random order, since sources list a patient's images
-    side by side. A shard is there whole or not at all, so that preparing, stopped in any way, goes on with the parts
+    side by side. A shard is there whole or not at all, so that preparing, stopped in any way, continues with the parts
     that are missing, and every image is written exactly once. An image that cannot be read is listed in skipped.csv.
 
     Args:
@@ -109,21 +109,21 @@ def prepare_image(data: bytes, name: str, size: int) -> tuple[bytes, int]:
 
 
 def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
-    """Begin a folder, or make sure that what was begun in it is the same.
+    """Start a folder, or check that the one that was started is the same.
 
     Raises:
-        SourceError: it was begun with another source, size or seed, or holds what prepare.py did not make.
+        SourceError: it was started with another source, size or seed, or holds what prepare.py did not make.
     """
-    begun = read_manifest(folder)
-    if begun is None:
+    started = read_manifest(folder)
+    if started is None:
         if folder.exists() and not all(path.name.startswith(MANIFEST) for path in folder.iterdir()):
-            raise SourceError(f"{folder}: is not empty and was not begun by prepare.py; choose another folder")
+            raise SourceError(f"{folder}: is not empty and was not made by prepare.py; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    elif differing := [key for key in manifest if begun[key] != manifest[key]]:
+    elif differing := [key for key in manifest if started[key] != manifest[key]]:
         key = differing[0]
-        there, here = ("another list", "this one") if key == "parts" else (begun[key], manifest[key])
-        raise SourceError(f"{folder}: was begun with {key} {there}, not {here}; choose another folder")
+        there, here = ("another list", "this one") if key == "parts" else (started[key], manifest[key])
+        raise SourceError(f"{folder}: was started with {key} {there}, not {here}; choose another folder")
     (folder / SHARD_FOLDER).mkdir(exist_ok=True)
     clear_unfinished(folder)
 
@@ -137,8 +137,8 @@ def _one_line_errors(folder: Path) -> Iterator[None]:
             f"{folder}: a process died, out of memory perhaps; run the same command again with fewer --processes"
         ) from None
     except OSError as error:
-        reason = "the disk is full; make room" if error.errno in FULL_DISK else f"{error}; mend that"
-        raise PrepareError(f"{folder}: {reason} and run the same command again to go on") from None
+        reason = "the disk is full; make room" if error.errno in FULL_DISK else f"{error}; fix that"
+        raise PrepareError(f"{folder}: {reason} and run the same command again to continue") from None
 
 
 def _run(job: _Job, todo: list[int], processes: int, total: int) -> None:

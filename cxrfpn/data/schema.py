@@ -1,4 +1,4 @@
-"""The one schema: what every source yields, whatever it reads."""
+"""The one schema: what every source yields."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ UNLABELLED = "unlabelled"
 
 
 class SourceError(ValueError):
-    """A source that cannot be used as it is; the message is one line that says what is wrong, where, what to do."""
+    """Raised when a source cannot be used; the message says in one line what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Row:
     unknown: tuple[str, ...] = ()
 
     def content(self) -> bytes:
-        """The encoded file.
+        """Return the encoded file.
 
         Raises:
             RadiographError: it could not be read.
@@ -88,4 +88,4 @@ class Source(Protocol):
         """
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
-        """The rows of a part in a fixed order; only the image ids in `wanted`, the others undecoded and unread."""
+        """Yield the rows of a part in a fixed order, only the image ids in `wanted`; the others are not read."""

@@ -117,7 +117,7 @@ class Images:
         return len(self.groups)
 
     def metadata(self) -> pd.DataFrame:
-        """The metadata of every row, with METADATA_COLUMNS: what a plan is made from."""
+        """Return the metadata of every row, with METADATA_COLUMNS: what a plan is made from."""
         table = self._table.select([*METADATA_COLUMNS, UNKNOWN_COLUMN]).to_pandas()
         for column in ("findings", UNKNOWN_COLUMN):
             table[column] = [tuple(names) for names in table[column]]
@@ -157,7 +157,7 @@ class Images:
         self.patients, self.labels = self._patients(), self._labels()
 
     def _patients(self) -> np.ndarray:
-        """The patient vectors of all rows at once, as `Patient.encode` gives them."""
+        """Return the patient vectors of all rows at once, as `Patient.encode` gives them."""
         age = self._table["age"].to_numpy() / np.float32(AGE_SCALE_YEARS)
         encoded = {"age": np.minimum(age, 1)}
         for column, codes in {"view_position": VIEW_POSITIONS, "sex": SEXES}.items():
@@ -181,7 +181,7 @@ class Images:
 
 
 def _index_of(file: pq.ParquetFile) -> pa.Table:
-    """What is kept in memory of a shard; one that was made before there were unknown findings has none."""
+    """Return what is kept in memory of a shard; one that was made before there were unknown findings has none."""
     has_unknown = UNKNOWN_COLUMN in file.schema_arrow.names
     columns = [*METADATA_COLUMNS, SIDE_COLUMN, *([UNKNOWN_COLUMN] if has_unknown else [])]
     table = file.read(columns).replace_schema_metadata(None)
@@ -254,7 +254,7 @@ class PreparedShards(Images):
 
 
 def _finished_shards(folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """The manifest of a prepared folder and all its shards."""
+    """Return the manifest of a prepared folder and all its shards."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise SourceError(f"{folder}: holds no {MANIFEST}; make prepared shards with prepare.py")
@@ -262,14 +262,14 @@ def _finished_shards(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     if lacking := [path.name for path in shards if not path.exists()]:
         raise SourceError(
             f"{folder}: {len(lacking)} of {len(shards)} shards are not there yet, {lacking[0]} the first; "
-            "run prepare.py again to go on"
+            "run prepare.py again to continue"
         )
     return manifest, shards
 
 
 @contextmanager
 def _readable(shard: Path) -> Iterator[None]:
-    """What arrow says of a damaged file, in one line that names it."""
+    """Return arrow's message about a damaged file, in one line that names it."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -283,7 +283,7 @@ def shard_paths(folder: Path, count: int) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What a prepared folder says of itself: `source`, `size`, `seed` and `parts`; None where there is nothing.
+    """Read a prepared folder's manifest: `source`, `size`, `seed` and `parts`; None where there is nothing.
 
     Raises:
         SourceError: a manifest that prepare.py did not write.

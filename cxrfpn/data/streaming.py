@@ -86,7 +86,7 @@ class StreamedImages(Images):
 def _ahead(
     pool: ThreadPoolExecutor, rows: Iterable[Row], size: int, ahead: int
 ) -> Iterator[tuple[Row, tuple[bytes, int]]]:
-    """The rows, each prepared by the pool while others are read, and at most `ahead` of them in memory."""
+    """Yield the rows, each prepared by the pool while others are read, and at most `ahead` of them in memory."""
     waiting: deque[tuple[Row, Future[tuple[bytes, int]]]] = deque()
     for row in rows:
         waiting.append((replace(row, image=b""), pool.submit(_prepared, row, size)))

@@ -73,7 +73,7 @@ ROWS: dict[str, Row] = {
 
 
 def scores_of(name: str) -> Path:
-    """The file of a row's scores of the test radiographs."""
+    """Return the file of a row's scores of the test radiographs."""
     return TABLE.with_suffix("") / f"{name}.parquet"
 
 

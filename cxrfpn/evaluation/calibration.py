@@ -1,11 +1,11 @@
 """From scores to probabilities: Platt scaling, its error, and a prevalence that is not the one it was fitted at.
 
 A weighted loss and balanced training data inflate scores on purpose: they rank well and mean nothing as probabilities.
-A slope and an intercept a finding, fitted on validation, mend that. They hold for the prevalence of validation: where a
-finding is more frequent, every probability is too low, and `shift_prevalence` moves the odds by the ratio of the odds
-of both prevalences (Saerens, Latinne and Decaestecker, 2002). It presumes that a disease looks the same in both places
-and only comes more often; it does not mend a new scanner, or another kind of patient. The new prevalence must be known:
-estimated from the scores alone it runs to 0 or 1 where they tell little.
+A slope and an intercept a finding, fitted on validation, correct that. They hold for the prevalence of validation:
+where a finding is more frequent, every probability is too low, and `shift_prevalence` moves the odds by the ratio of
+both prevalences' odds (Saerens, Latinne and Decaestecker, 2002). It presumes that a disease looks the same in both
+places and only comes more often; it does not correct for a new scanner, or for another kind of patient. The new
+prevalence must be known: estimated from the scores alone it runs to 0 or 1 where they tell little.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ def shift_prevalence(probabilities: ArrayLike, fitted: ArrayLike, actual: ArrayL
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> NDArray[np.float64]:
-    """What was said and what was so, in bins of equally many images.
+    """Return predicted and observed shares, in bins of equally many images.
 
     Bins of equal width would put nearly every image of a rare finding into the first one (Nixon et al., 2019).
 
@@ -82,8 +82,8 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -
 
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> float:
     """ECE (Naeini et al., 2015): the mean distance between what was said and what was so, over `reliability`'s bins."""
-    said, was, images = reliability(labels, probabilities, bins).T
-    return float(np.average(np.abs(said - was), weights=images))
+    predicted, observed, images = reliability(labels, probabilities, bins).T
+    return float(np.average(np.abs(predicted - observed), weights=images))
 
 
 def _logit(scores: NDArray[np.float64]) -> NDArray[np.float64]:

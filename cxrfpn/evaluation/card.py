@@ -1,4 +1,4 @@
-"""The card of a run: what the model is for, how it was judged, and where it fails, all from metrics.json."""
+"""Write the card of a run: what the model is for, how it was measured, and where it fails, from metrics.json."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ findings = pipeline("chest-xray-findings", model="{name}", trust_remote_code=Tru
 findings({{"image": "radiograph.png", "age": 63, "sex": "F", "view_position": "PA"}})
 ```
 
-**Intended use.** Research and teaching: a baseline to compare with, and a way to learn how such models are judged.
+**Intended use.** Research and teaching: a baseline to compare with, and a way to learn how such models are measured.
 
 **Misuse.** It is no medical device. It must not diagnose, sort or reassure anybody: it was never tested in a clinic,
 and the figures below show how often it is wrong. Lateral views, CT slices and photographs of films are outside of what
@@ -100,7 +100,7 @@ def write_card(figures: Mapping[str, Any], plots: Sequence[str], recipe: str | N
 
 
 def _named(figures: Mapping[str, Any]) -> str:
-    """What the model finds, in words."""
+    """Describe in words what the model finds."""
     names = tuple(figures["findings"])
     if names == FINDINGS:
         return "the 14 findings of NIH ChestX-ray14"

@@ -67,7 +67,7 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
 
 
 def thresholds_section(figures: Mapping[str, Any]) -> str:
-    """What each operating point does."""
+    """Tabulate what each operating point does."""
     points = figures["operating_points"]
     header = ("finding", *(f"{name}: threshold, sens./spec./prec." for name in points))
     rows = [
@@ -116,7 +116,7 @@ def calibration_section(figures: Mapping[str, Any]) -> str:
 
 
 def subgroups_section(figures: Mapping[str, Any]) -> str:
-    """Groups of patients and images, and the gaps between them."""
+    """Tabulate groups of patients and images, and the gaps between them."""
     rows, gaps = [], []
     keys = ("auroc", "sensitivity", "specificity")
     for attribute, report in figures["subgroups"].items():
@@ -141,7 +141,7 @@ def subgroups_section(figures: Mapping[str, Any]) -> str:
 
 
 def localisation_section(figures: Mapping[str, Any]) -> str:
-    """Finding maps against boxes; nothing where there are no boxes."""
+    """Tabulate finding maps against boxes; empty where there are no boxes."""
     if "localisation" not in figures:
         return ""
     model, baseline = (figures["localisation"][who] for who in ("model", "mean_box"))
@@ -197,7 +197,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
 
 
 def other_labels_section(figures: Mapping[str, Any]) -> str:
-    """The same scores by the labels of another table; nothing where none is given."""
+    """Tabulate the same scores by the labels of another table; empty where none is given."""
     if "other_labels" not in figures:
         return ""
     other = figures["other_labels"]
@@ -248,7 +248,7 @@ def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def picture(name: str) -> str:
-    """A plot of the run, with its caption."""
+    """Show a plot of the run, with its caption."""
     return f"![{CAPTIONS[name]}](plots/{name}.png)\n\n{CAPTIONS[name]}.\n"
 
 

@@ -15,7 +15,7 @@ from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
 
 FOLDS = 5
-# Fitted where they are judged, thresholds and probabilities would flatter themselves.
+# Fitted where they are measured, thresholds and probabilities would look better than they are.
 FORBIDDEN_SPLITS = ("test", "all")
 
 

@@ -46,7 +46,7 @@ class Bootstrap:
         return cls(counts.astype(np.int32), patients)
 
     def of(self, images: NDArray) -> "Bootstrap":
-        """The same resamples, of some of the images only (a mask or indices)."""
+        """Return the same resamples, of some of the images only (a mask or indices)."""
         return replace(self, patients=self.patients[images])
 
     def once(self) -> "Bootstrap":

@@ -87,7 +87,7 @@ def _distance_to_centre(finding_map: NDArray, boxes: Sequence[Box]) -> float:
 
 
 def box_mask(box: Box, side: int) -> NDArray[np.bool_]:
-    """The places of a side x side grid that a box covers; at least one, the box's centre."""
+    """Return the places of a side x side grid that a box covers; at least one, the box's centre."""
     centres = (np.arange(side) + 0.5) / side
     mask = np.outer(
         (centres >= box.y) & (centres <= box.y + box.height), (centres >= box.x) & (centres <= box.x + box.width)

@@ -1,4 +1,4 @@
-"""The figures by which a model is judged: scikit-learn's, over one set of labels, scores and thresholds.
+"""Measure a model: scikit-learn's figures over one set of labels, scores and thresholds.
 
 A finding that is never or always present in the images has no ROC curve and no meaningful recall: its figures are
 None, its name is listed under `undefined`, and it is left out of every mean over findings. An unknown label (NaN) is
@@ -104,7 +104,7 @@ def auroc_by_finding(
 
 
 def mean_auroc(labels: ArrayLike, scores: ArrayLike, findings: Sequence[str] = FINDINGS) -> float:
-    """The mean over the findings whose AUROC is defined; NaN where none is."""
+    """Return the mean over the findings whose AUROC is defined; NaN where none is."""
     mean = _mean(auroc_by_finding(labels, scores, findings).values())
     return float("nan") if mean is None else mean
 

@@ -60,7 +60,7 @@ def save_plots(
 
 
 def draw_auroc(figures: Mapping[str, Any]) -> Figure:
-    """A bar a finding with its interval, beside what age, view and sex alone reach."""
+    """Draw a bar a finding with its interval, beside what age, view and sex alone reach."""
     names = [name for name, figure in figures["findings"].items() if figure["auroc"] is not None]
     names.sort(key=lambda name: figures["findings"][name]["auroc"])
     areas = np.array([figures["findings"][name]["auroc"] for name in names])
@@ -154,9 +154,9 @@ def draw_calibration(scored: Scored, probabilities: NDArray[np.float64] | None) 
             sets.append((probabilities, BLUE, "o"))
         top = 0.05
         for values, colour, marker in sets if known.any() else ():
-            said, was, _ = reliability(scored.labels[known, index], values[known, index]).T
-            axes.plot(said, was, color=colour, marker=marker, ms=3.5, lw=1.1)
-            top = max(top, said.max(), was.max())
+            predicted, observed, _ = reliability(scored.labels[known, index], values[known, index]).T
+            axes.plot(predicted, observed, color=colour, marker=marker, ms=3.5, lw=1.1)
+            top = max(top, predicted.max(), observed.max())
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
         axes.set(xlim=(0, 1.08 * top), ylim=(0, 1.08 * top), title=_pretty(finding))
     _key(figure, len(scored.findings), {"score": ORANGE, "probability": BLUE, "perfect": GREY})
@@ -209,7 +209,7 @@ def _known(scored: Scored, index: int) -> tuple[NDArray[np.bool_], NDArray[np.fl
 
 
 def _panels(across: str, up: str, findings: Sequence[str]) -> tuple[Figure, Iterator[tuple[int, str, Axes]]]:
-    """A figure of panels, five in a row and one a finding, and one more for a key."""
+    """Make a figure of panels, five in a row and one a finding, and one more for a key."""
     rows = len(findings) // 5 + 1
     height = 0.9 + 1.97 * rows
     figure = Figure(figsize=(10.5, height))

@@ -22,7 +22,7 @@ _NAMED = 5
 
 
 class PredictionsError(ValueError):
-    """Predictions that cannot be used; the message is one line that says what is wrong, where, what to do."""
+    """Raised when predictions cannot be used; the message says in one line what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Scored:
         ]
 
     def of(self, images: NDArray) -> "Scored":
-        """Some of the images (a mask or indices)."""
+        """Return some of the images (a mask or indices)."""
         return Scored(
             self.metadata.iloc[np.arange(len(self.metadata))[images]].reset_index(drop=True),
             self.labels[images],

@@ -74,7 +74,7 @@ class Report:
     recipe: str | None = None
 
     def summary(self) -> str:
-        """A few lines for the terminal."""
+        """Return a few lines for the terminal."""
         return "\n".join(_summary_lines(self.figures, self.scored))
 
 
@@ -141,7 +141,7 @@ def score_predictions(paths: Sequence[Path], request: ScoreRequest, thresholds: 
 
 
 def localise(cases: Sequence[Case], settings: Settings) -> dict[str, Any]:
-    """The maps' figures beside those of a map that always shows the finding's mean box."""
+    """Measure the maps, beside a map that always shows the finding's mean box."""
     patients = pd.DataFrame(
         {"patient_id": [case.patient_id for case in cases], "image_id": [case.image_id for case in cases]}
     )
@@ -237,7 +237,7 @@ def _write_predictions(path: Path, scored: Scored) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The same in JSON's own types, what is not a number as null."""
+    """Convert a value to JSON's own types, NaN to null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

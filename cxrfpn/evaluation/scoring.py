@@ -45,7 +45,7 @@ class Settings:
 
 
 def select_split(metadata: pd.DataFrame, split: str, protocol: CohortProtocol) -> pd.DataFrame:
-    """The rows of a split of SPLITS; for "all", whatever the protocol, every row.
+    """Return the rows of a split of SPLITS; every row for "all".
 
     Raises:
         SourceError: the source has no such images, or the protocol cannot be followed with it.
@@ -129,7 +129,7 @@ def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
 
 
 def read_thresholds(path: Path | None, findings: Sequence[str] = FINDINGS) -> Thresholds:
-    """A thresholds.json of these findings; 0.5 for every one where there is none.
+    """Read a thresholds.json of these findings; 0.5 for every one where there is none.
 
     Raises:
         ThresholdsError: it cannot be read; the message names the file.
@@ -147,7 +147,7 @@ def read_thresholds(path: Path | None, findings: Sequence[str] = FINDINGS) -> Th
 
 
 def fitted_prevalence(thresholds: Thresholds, findings: Sequence[str] = FINDINGS) -> NDArray[np.float64]:
-    """The share of positives [F] that calibration was fitted at, half an image added so that none is 0.
+    """Return the share of positives [F] that calibration was fitted at, half an image added so that none is 0.
 
     Raises:
         ThresholdsError: thresholds.json does not say.
@@ -263,7 +263,7 @@ def _difference(
 
 
 def findings_table(figures: Mapping[str, Any]) -> pd.DataFrame:
-    """The figures of each finding as a table, a row a finding: what `*_metrics.csv` holds."""
+    """Return the figures as a table, one row a finding: what `*_metrics.csv` holds."""
     rows = []
     for finding, figure in figures["findings"].items():
         row: dict[str, Any] = {"finding": finding}

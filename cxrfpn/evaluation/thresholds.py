@@ -68,7 +68,7 @@ def find_optimal_thresholds_with_precision_constraint(
 
     Returns:
         {finding: threshold}. Of equal F1 the lowest threshold; where no threshold of the grid is precise enough, the
-        score with the best F1, whatever its precision.
+        score with the best F1, at any precision.
     """
     searches = _search_all(labels, probabilities, min_precision, grid, findings)
     return {name: search.threshold for name, search in searches.items()}
@@ -174,7 +174,7 @@ def mark_thresholds(
 def describe_thresholds(
     labels: ArrayLike, probabilities: ArrayLike, thresholds: Mapping[str, float], findings: Sequence[str] = FINDINGS
 ) -> dict[str, dict[str, Any]]:
-    """What each threshold does to the images it was fitted on, or to others.
+    """Count what each threshold does to the images it was fitted on, or to others.
 
     Args:
         labels: [N,F] of 0 and 1, NaN for unknown.
@@ -213,7 +213,7 @@ def _just_below(score: float) -> float:
 
 
 def _highest_share(scores: NDArray[np.float64]) -> float:
-    """The threshold for a finding without positives."""
+    """Return the threshold for a finding without positives."""
     called = max(round(UNFITTED_SHARE * len(scores)), 1)
     return _just_below(np.sort(scores)[-called]) if len(scores) else 1.0
 

@@ -55,7 +55,7 @@ def predict_archive(
 
     Args:
         model: as of `load_engine`.
-        source: whatever `open_source` opens; of its findings nothing is read, and it may have none.
+        source: anything that `open_source` opens; its findings are not read, and it may have none.
         embeddings: write the embedding of every image too, a list column.
         backend: what runs the network, as of `load_engine`; one for the whole folder.
         folder: what is written: MANIFEST, which says what of and with what, and PART_FOLDER.
@@ -64,7 +64,7 @@ def predict_archive(
         what the folder then holds, in the first process; None in the others.
 
     Raises:
-        ArchiveError: the folder was begun with something else.
+        ArchiveError: the folder was started with something else.
         SourceError, PartError, ValueError, OSError: source, files or model; in the first process alone, wherever it
             can be said before the work begins.
     """
@@ -102,7 +102,7 @@ def predict_archive(
 
 
 def _begin(engine: Engine, source: Source, folder: Path, operating_point: str | None, embeddings: bool) -> _Plan:
-    """Begin a folder, or find out what is missing of one that was begun."""
+    """Start a folder, or find out what is missing of one that was started."""
     parts = source.parts()
     thresholds = engine.thresholds.at(operating_point)
     _open_folder(
@@ -125,22 +125,22 @@ def _begin(engine: Engine, source: Source, folder: Path, operating_point: str | 
 
 
 def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
-    """Begin a folder, or make sure that what was begun in it is the same.
+    """Start a folder, or check that the one that was started is the same.
 
     Raises:
-        ArchiveError: it was begun with something else, or holds what this did not write.
+        ArchiveError: it was started with something else, or holds what this did not write.
     """
-    begun = _read_manifest(folder / MANIFEST)
-    if begun is None:
+    started = _read_manifest(folder / MANIFEST)
+    if started is None:
         if folder.exists() and not all(path.name.startswith(MANIFEST) for path in folder.iterdir()):
-            raise ArchiveError(f"{folder}: is not empty and was not begun by predict.py; choose another folder")
+            raise ArchiveError(f"{folder}: is not empty and was not made by predict.py; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
-    elif differing := [key for key in manifest if begun.get(key) != manifest[key]]:
+    elif differing := [key for key in manifest if started.get(key) != manifest[key]]:
         key = differing[0]
         is_long = isinstance(manifest[key], list | dict)
-        there, here = (f"other {key}", "these") if is_long else (f"{key} {begun.get(key)}", manifest[key])
-        raise ArchiveError(f"{folder}: was begun with {there}, not {here}; choose another folder")
+        there, here = (f"other {key}", "these") if is_long else (f"{key} {started.get(key)}", manifest[key])
+        raise ArchiveError(f"{folder}: was started with {there}, not {here}; choose another folder")
     (folder / PART_FOLDER).mkdir(exist_ok=True)
     clear_unfinished(folder)
 
@@ -163,7 +163,7 @@ def _finished(folder: Path) -> set[str]:
 
 
 def _show_progress(bar: tqdm, folder: Path, parts: int) -> Callable[[int], None]:
-    """The images of this process, and in front of them the parts of all."""
+    """Yield the images of this process, and in front of them the parts of all."""
 
     def seen(images: int) -> None:
         if bar.disable:

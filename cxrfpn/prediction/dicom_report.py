@@ -110,7 +110,7 @@ def make_report(
 
 
 def _own_code(label: str) -> Code:
-    """A code of our scheme for a finding that is none of the 14: at most 16 characters, and the same each time."""
+    """Return a code of our scheme for a finding that is none of the 14: at most 16 characters, always the same."""
     return Code(f"finding-{hashlib.sha256(label.encode()).hexdigest()[:8]}", SCHEME, label.replace("_", " ")[:64])
 
 

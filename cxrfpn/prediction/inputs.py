@@ -165,7 +165,7 @@ def match_patients(paths: Iterable[Path], table: PatientTable) -> tuple[list[Inp
 
 
 def _row_names(rows: Mapping[str, PatientRow]) -> dict[str, str]:
-    """What a file may be called to be a row's -> the row; a path of another machine counts by its name, if unique."""
+    """Map what a file may be called to its row; a path of another machine counts by its name, if unique."""
     names = {_plain(name): name for name in rows}
     foreign: dict[str, list[str]] = {}
     for name in rows:
@@ -175,7 +175,7 @@ def _row_names(rows: Mapping[str, PatientRow]) -> dict[str, str]:
 
 
 def _file_names(path: Path, folder: Path) -> Iterable[str]:
-    """What a table in `folder` may call a file, the fullest name first."""
+    """Return what a table in `folder` may call a file, the fullest name first."""
     absolute = Path(os.path.abspath(path))
     ends = ("/".join(absolute.parts[start:]) for start in range(1, len(absolute.parts)))
     for name in (str(path), os.path.relpath(absolute, os.path.abspath(folder)), str(absolute), *ends):
@@ -184,12 +184,12 @@ def _file_names(path: Path, folder: Path) -> Iterable[str]:
 
 
 def _plain(name: str) -> str:
-    """A path with the slashes of Unix and without ./ at its beginning."""
+    """Return a path with the slashes of Unix and without ./ at its beginning."""
     return name.replace("\\", "/").removeprefix("./")
 
 
 def bare(path: Path) -> Path:
-    """A path without its suffix, if it is one of SUFFIXES: what follows the last dot of a DICOM UID is none."""
+    """Return a path without its suffix, if it is one of SUFFIXES: the part after a DICOM UID's last dot is none."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 

@@ -45,7 +45,7 @@ def _draw(prediction: Prediction, engine: Engine, start: Path) -> None:
 
 
 def picture_stem(image: str, taken: Container[str] = ()) -> str:
-    """The path of a radiograph as one name: a/b/film.png -> a_b_film.
+    """Return the path of a radiograph as one name: a/b/film.png -> a_b_film.
 
     Of a long one, or where another radiograph has taken the name (film.png and film.dcm), its end behind a checksum.
     """

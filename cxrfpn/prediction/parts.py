@@ -103,7 +103,7 @@ def predict_parts(
 
 
 def summarise(file: Path) -> Tally:
-    """What a finished part holds.
+    """Return the content of a finished part.
 
     Raises:
         PartError: it cannot be read.
@@ -132,7 +132,7 @@ def _open(row: Row) -> dict[str, Any]:
 
 
 def _record(outcome: Predicted[Row], embeddings: bool) -> dict[str, Any]:
-    """A row of a part's table, with the columns of `table_schema`."""
+    """Return a row of a part's table, with the columns of `table_schema`."""
     record: dict[str, Any] = {"image_id": outcome.item.image_id, "patient_id": outcome.item.patient_id}
     if outcome.answer is None:
         return record | {"error": outcome.error.removeprefix(f"{outcome.item.image_id}: ")}
@@ -165,7 +165,7 @@ class _Writer:
             write_atomically(path, memoryview(self._sink.getvalue()))
         except OSError as error:
             raise PartError(
-                f"{path}: cannot be written ({error.strerror}); mend that and run the same command again to go on"
+                f"{path}: cannot be written ({error.strerror}); fix that and run the same command again to continue"
             ) from None
         return self._tally
 

@@ -80,7 +80,7 @@ def predict_stream(
 
 
 def decoding_threads() -> int:
-    """Return how many threads decode: the cores of this process, whatever the network's own threads are."""
+    """Return how many threads decode: the cores of this process, apart from the network's own threads."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

@@ -40,11 +40,11 @@ STALE = {
 
 
 class PublishError(ValueError):
-    """Something that cannot be published as it is; the message is one line that says what is wrong and what to do."""
+    """Raised when something cannot be published; the message says in one line what is wrong and what to do."""
 
 
 def model_files(run: Path, repo: str) -> dict[str, bytes]:
-    """The model's repository as path -> content: the package of a run, its figures, plots and card.
+    """Collect the model's repository as path -> content: the package of a run, its figures, plots and card.
 
     The card is written anew from metrics.json, under the name that the model has on the Hub and without the pictures
     that stay here. Checkpoints, logs, predictions and pictures of radiographs are left out.
@@ -73,7 +73,7 @@ def without_folders(text: str) -> str:
 
 
 def space_files(tree: Path) -> dict[str, bytes]:
-    """The Space's repository as path -> content: the demo, the modules that it needs, and what to install.
+    """Collect the Space's repository as path -> content: the demo, its modules, and what to install.
 
     Args:
         tree: this project's folder.

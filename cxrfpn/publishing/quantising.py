@@ -156,7 +156,7 @@ def _compare(precision: str, ours: Scored, floating: Scored) -> dict[str, dict[s
     masks = {"all": np.ones_like(sharp)} | ({"sharp": sharp} if 0 < sharp.sum() < len(sharp) else {})
     groups = {name: compare(ours.of(mask), floating.of(mask), Settings()) for name, mask in masks.items()}
     if groups["all"]["mean_auroc"]["difference"] is None:
-        raise PublishError(f"the test images cannot judge {precision}: each finding is on all of them or on none")
+        raise PublishError(f"the test images cannot measure {precision}: each finding is on all of them or on none")
     return {name: group for name, group in groups.items() if group["mean_auroc"]["difference"] is not None}
 
 

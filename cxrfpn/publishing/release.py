@@ -23,7 +23,7 @@ class Release:
     pin: str | None
 
     def listing(self) -> str:
-        """What goes where, how large it is, and what has changed."""
+        """Describe what goes where, how large it is, and what has changed."""
         commit = "its next commit" if self.model.pending else self.model.head
         pin = f"{self.model.repo}@{commit}"
         lines = [self.model.listing(), self.space.listing(), f"  {VARIABLE} = {pin}{self._stays(pin)}"]

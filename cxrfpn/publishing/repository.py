@@ -17,7 +17,7 @@ from cxrfpn.publishing.contents import STALE, PublishError
 Kind = Literal["model", "space"]
 CALLED = {"model": "a model", "space": "a Space", "dataset": "a data set"}
 ADVICE = {
-    401: "the token is refused; log in with `hf auth login`, or mend HF_TOKEN",
+    401: "the token is refused; log in with `hf auth login`, or fix HF_TOKEN",
     403: "the token has no right to write there; make one that has, and log in with `hf auth login`",
     412: "somebody else has changed it meanwhile; run the same command again",
 }
@@ -45,7 +45,7 @@ class Update:
         return [path for path, state in self.states.items() if state != "same"]
 
     def listing(self) -> str:
-        """A line about the repository, and one for each of its files."""
+        """Return a line about the repository, and one for each of its files."""
         counts, sent = Counter(self.states.values()), [len(self.files.get(path, b"")) for path in self.pending]
         summary = ", ".join(f"{count} {state}" for state, count in counts.items())
         where = f"{self.kind} {self.repo} ({'private' if self.private else 'public'}{'' if self.head else ', new'})"
@@ -141,7 +141,7 @@ def _check_no_other_kind(api: HfApi, kind: Kind, repo: str) -> None:
 
 
 def _state(content: bytes, there: str | None) -> str:
-    """The Hub knows a large file by its sha256, any other by git's sha1 of a blob."""
+    """Hash a file as the Hub does: a large one by sha256, any other by git's sha1 of a blob."""
     if there is None:
         return "new"
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

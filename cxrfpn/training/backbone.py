@@ -24,7 +24,7 @@ LITE_STEM = "_conv_stem.weight"
 
 
 class BackboneError(ValueError):
-    """Weights that cannot be had or do not fit; the message is one line that says what to do."""
+    """Raised when weights cannot be loaded; the message says in one line what to do."""
 
 
 def load_backbone_weights(model: CxrFpnForImageClassification, source: str) -> str:
@@ -64,7 +64,7 @@ def _imagenet(backbone: str) -> dict[str, Tensor]:
 
 
 def _packaged_file(backbone: str) -> Path:
-    """The file of ImageNet weights that an installed Python package holds for a timm network."""
+    """Return the file of ImageNet weights that an installed Python package holds for a timm network."""
     if (package := IMAGENET_PACKAGES.get(backbone)) is None:
         known = ", ".join((DENSENET, *IMAGENET_PACKAGES))
         raise BackboneError(f"no ImageNet weights are known for {backbone} (only for {known}); give a file of them")
@@ -104,7 +104,7 @@ def _fill_backbone(model: CxrFpnForImageClassification, state: dict[str, Tensor]
 
 
 def _own_names(model: CxrFpnForImageClassification) -> dict[str, Tensor]:
-    """The backbone's tensors by the names that its library gives them."""
+    """Return the backbone's tensors by the names that its library gives them."""
     body = model.backbone if model.config.backbone == DENSENET else model.backbone.body
     return body.state_dict()
 

@@ -166,7 +166,7 @@ class Recipe:
         return sum(cycle.epochs for cycle in self.cycles)
 
     def cycle_of(self, epoch: int) -> Cycle:
-        """The cycle that an epoch (from 0) belongs to."""
+        """Return the cycle that an epoch (from 0) belongs to."""
         for cycle in self.cycles:
             if epoch < cycle.epochs:
                 return cycle
@@ -174,12 +174,12 @@ class Recipe:
         raise IndexError(epoch)
 
     def protocol(self) -> Any:
-        """The cohort's protocol with its settings."""
+        """Return the cohort's protocol with its settings."""
         settings = {key: value for key, value in self.cohort.items() if key != "protocol"}
         return _read(settings, PROTOCOLS[self.cohort["protocol"]], "cohort")
 
     def config(self, **measured: Any) -> CxrFpnConfig:
-        """The network's configuration, at the size of use of the last cycle."""
+        """Return the network's configuration, at the size of use of the last cycle."""
         known = [entry.name for entry in fields(CxrFpnConfig)]
         _require(set(self.network) <= set(known), f"network: CxrFpnConfig has no {set(self.network) - set(known)}")
         try:
@@ -195,7 +195,7 @@ class Recipe:
             raise RecipeError(f"network: {error}") from None
 
     def as_yaml(self) -> str:
-        """The whole recipe, defaults included, in a form that `read_recipe` reads."""
+        """Return the whole recipe, defaults included, in a form that `read_recipe` reads."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         for name in ("blur_sigma", "jpeg_quality"):
             plain["augmentation"][name] = list(plain["augmentation"][name])
@@ -252,7 +252,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _read(values: Any, kind: Any, where: str) -> Any:
-    """A YAML value -> an instance of an annotated type, or a RecipeError that says where it does not fit."""
+    """Turn a YAML value into an instance of an annotated type, or raise a RecipeError that names the place."""
     if is_dataclass(kind):
         return _read_dataclass(values, kind, where)
     origin, inner = get_origin(kind), get_args(kind)

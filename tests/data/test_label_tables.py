@@ -130,8 +130,8 @@ def test_chexpert(read):
     table = read("chexpert", CHEXPERT)
     healthy, ill = (_labels(table, row) for row in (0, 1))
     assert len(table.metadata) == 2 and table.notes == ("1 lateral images are left out",)
-    judged = {"Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Pneumonia", "Pneumothorax"}
-    assert healthy == dict.fromkeys(judged, 0.0) and set(table.judged) == judged
+    labelled = {"Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Pneumonia", "Pneumothorax"}
+    assert healthy == dict.fromkeys(labelled, 0.0) and set(table.labelled) == labelled
     assert ill == {"Atelectasis": 1.0, "Effusion": 1.0}
     assert table.groups["Lung Lesion"].tolist() == [0, 0] and table.groups["Lung Opacity"].tolist() == [0, 1]
     first = table.metadata.iloc[0]
@@ -158,7 +158,7 @@ def test_mimic_needs_its_metadata(read):
 def test_padchest(read):
     """Names map through the tree, and what only sounds alike does not; excluded rows and laterals are left out."""
     table = read("padchest", PADCHEST)
-    assert len(table.metadata) == 3 and len(table.judged) == 14
+    assert len(table.metadata) == 3 and len(table.labelled) == 14
     expected = [{"Fibrosis", "Hernia"}, set(), {"Effusion", "Pneumothorax"}]
     assert [set(names) for names in table.metadata["findings"]] == expected
     assert _labels(table, 1) == dict.fromkeys(FINDINGS, 0.0)
@@ -170,19 +170,19 @@ def test_vindr(read):
     """Consensus as it stands; of several readers most decide, and a box counts once a reader."""
     table = read("vindr", VINDR_TEST)
     assert set(table.metadata["findings"][0]) == {"Cardiomegaly", "Fibrosis"} and table.groups["Nodule/Mass"][0] == 1
-    assert _labels(table, 1) == dict.fromkeys(table.judged, 0.0) and "Hernia" not in table.judged
+    assert _labels(table, 1) == dict.fromkeys(table.labelled, 0.0) and "Hernia" not in table.labelled
     readers = read("vindr", VINDR_TRAIN)
     assert _labels(readers, 0) == {"Atelectasis": 1, "Cardiomegaly": 0, "Effusion": 0}
     assert readers.groups["Nodule/Mass"].tolist() == [1]
     boxes = read("vindr", VINBIGDATA)
-    assert boxes.metadata["findings"].tolist() == [(), ("Cardiomegaly",)] and "Pneumonia" not in boxes.judged
+    assert boxes.metadata["findings"].tolist() == [(), ("Cardiomegaly",)] and "Pneumonia" not in boxes.labelled
 
 
 def test_rsna_and_siim(read):
     """A row a box or outline, one image; both say that their films are the NIH's."""
     for text in (RSNA, RSNA_CLASSES):
         table = read("rsna", text)
-        assert table.metadata["findings"].tolist() == [(), ("Pneumonia",)] and table.judged == ("Pneumonia",)
+        assert table.metadata["findings"].tolist() == [(), ("Pneumonia",)] and table.labelled == ("Pneumonia",)
     table = read("siim", SIIM)
     assert table.metadata["findings"].tolist() == [(), ("Pneumothorax",)]
     assert table.metadata["image_id"][0] == "1.2.276.0.7230010.3.1.4.8323329.5597.1517875188.959090"

@@ -149,10 +149,10 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("changed", [{"size": 64}, {"seed": 1}, {"name": "another"}])
-def test_a_folder_begun_otherwise_is_left_alone(source, undisturbed, changed):
+def test_a_folder_started_otherwise_is_left_alone(source, undisturbed, changed):
     before = _contents(undisturbed)
     other = FolderSource(source.folder, name=changed.pop("name", source.name))
-    with pytest.raises(SourceError, match="was begun with .*; choose another folder"):
+    with pytest.raises(SourceError, match="was started with .*; choose another folder"):
         prepare(other, undisturbed, **{"size": 32, **changed})
     assert _contents(undisturbed) == before
 

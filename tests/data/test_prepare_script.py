@@ -80,7 +80,7 @@ def test_killed_again_and_again_it_writes_every_image_once(source_names, start, 
         process.kill()
         process.wait()
         if _shards(tmp_path / "killed") < len(read_manifest(tmp_path / "killed")["parts"]):
-            with pytest.raises(SourceError, match="run prepare.py again to go on"):
+            with pytest.raises(SourceError, match="run prepare.py again to continue"):
                 PreparedShards(tmp_path / "killed")
         kills += 1
     assert process.returncode == 0, process.stderr.read()
@@ -99,7 +99,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(start, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 130
     last_line = process.stderr.read().splitlines()[-1]
-    assert last_line == "prepare: stopped; run the same command again to go on"
+    assert last_line == "prepare: stopped; run the same command again to continue"
     alive = subprocess.run(["ps", "-o", "stat=", "-g", str(process.pid)], capture_output=True, text=True).stdout
     assert all(state.startswith("Z") for state in alive.split())
 

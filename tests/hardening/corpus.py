@@ -239,7 +239,7 @@ def impostors(sound: dict[str, bytes]) -> dict[str, File]:
         "upper.PNG": sound["grey.png"],
     }  # fmt: skip
     noise = np.random.default_rng(SEED).bytes(5000)
-    strangers = {
+    others = {
         "empty.png": b"", "empty.dcm": b"", "byte.png": b"\x89", "mark.png": b"\x89PNG\r\n\x1a\n",
         "mark.jpg": b"\xff\xd8", "mark.tif": b"II*\0", "mark.bmp": b"BM", "mark.webp": b"RIFF\xff\xff\xff\xffWEBPVP8 ",
         "text.png": b"Dear colleague\n", "page.jpg": b"<!doctype html><title>404</title>",
@@ -250,7 +250,7 @@ def impostors(sound: dict[str, bytes]) -> dict[str, File]:
         "gif.png": encoded(grey, "GIF"),
     }  # fmt: skip
     read = {name: File(data, is_good=True) for name, data in named.items()}
-    return read | {name: File(data, is_good=False) for name, data in strangers.items()}
+    return read | {name: File(data, is_good=False) for name, data in others.items()}
 
 
 def _directories(count: int) -> bytes:

@@ -54,7 +54,7 @@ def test_prepare_on_a_full_disk(uncounted, commands, script, run_python, tmp_pat
     _, *arguments = commands("prepare", out)
     done = run_python("-c", FULL, 8192, "prepare.py", *arguments)
     assert refusal("prepare", (done.returncode, done.stderr)) == (
-        f"prepare: {out}: the disk is full; make room and run the same command again to go on"
+        f"prepare: {out}: the disk is full; make room and run the same command again to continue"
     )
     assert [path.name for path in out.rglob("*") if path.is_file()] == ["prepare.json"]
     assert script("prepare", *arguments)[0] == 0

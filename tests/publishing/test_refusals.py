@@ -1,4 +1,4 @@
-"""What publish.py does not publish, or not at once: a refusal is one line, and a cut upload goes on."""
+"""What publish.py does not publish, or not at once: a refusal is one line, and a cut upload continues."""
 
 import json
 import shutil

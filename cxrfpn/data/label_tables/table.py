@@ -26,7 +26,7 @@ class LabelTable:
     """The labels of a test set, for findings of ours.
 
     metadata has METADATA_COLUMNS and UNKNOWN_COLUMN, one row an image. `groups` has the same rows and a column for each
-    label of the set that stands for any of several findings of ours (`members`): 1, 0, or NaN for unknown. `judged`
+    label of the set that stands for any of several findings of ours (`members`): 1, 0, or NaN for unknown. `labelled`
     names the findings that the set labels one by one. `notes` are sentences on what was left out or should be known.
     `id_parts` is how many trailing parts of an image id, as a path, tell its file.
     """
@@ -34,7 +34,7 @@ class LabelTable:
     kind: str
     file: Path
     metadata: pd.DataFrame
-    judged: tuple[str, ...]
+    labelled: tuple[str, ...]
     groups: pd.DataFrame
     members: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
@@ -46,10 +46,10 @@ class LabelTable:
         return f"{self.kind}:{self.file}"
 
     def summary(self) -> str:
-        """Say in one line which findings the table can judge, and which stay unknown."""
-        judges = [*self.judged, *(f"{name} (any of {', '.join(self.members[name])})" for name in self.groups)]
-        unknown = [finding for finding in FINDINGS if finding not in self.judged]
-        line = f"{self.kind}: {len(self.metadata):,} images; judges {', '.join(judges)}"
+        """Say in one line which findings the table labels, and which stay unknown."""
+        labelled = [*self.labelled, *(f"{name} (any of {', '.join(self.members[name])})" for name in self.groups)]
+        unknown = [finding for finding in FINDINGS if finding not in self.labelled]
+        line = f"{self.kind}: {len(self.metadata):,} images; labels {', '.join(labelled)}"
         if unknown:
             line += f"; unknown: {', '.join(unknown)}"
         return ". ".join([line, *self.notes])
@@ -84,17 +84,17 @@ def make_table(
     for label, findings in there.items():
         if len(findings) == 1:
             single[findings[0]].append(label)
-    judged = tuple(finding for finding, labels in single.items() if labels)
-    truth = {finding: any_of(marks[single[finding]].to_numpy(float)) for finding in judged}
-    present = [tuple(name for name in judged if truth[name][row] == 1) for row in range(len(marks))]
+    labelled = tuple(finding for finding, labels in single.items() if labels)
+    truth = {finding: any_of(marks[single[finding]].to_numpy(float)) for finding in labelled}
+    present = [tuple(name for name in labelled if truth[name][row] == 1) for row in range(len(marks))]
     table = tabulate({**rows, "findings": present}, str(file), first_row=2)
-    unjudged = tuple(finding for finding in FINDINGS if finding not in judged)
+    unlabelled = tuple(finding for finding in FINDINGS if finding not in labelled)
     table[UNKNOWN_COLUMN] = [
-        (*unjudged, *(name for name in judged if np.isnan(truth[name][row]))) for row in range(len(marks))
+        (*unlabelled, *(name for name in labelled if np.isnan(truth[name][row]))) for row in range(len(marks))
     ]
     members = {label: findings for label, findings in there.items() if len(findings) > 1}
     groups = marks[list(members)].reset_index(drop=True)
-    return LabelTable(kind, file, checked(table), judged, groups, members, tuple(notes), id_parts)
+    return LabelTable(kind, file, checked(table), labelled, groups, members, tuple(notes), id_parts)
 
 
 def any_of(truth: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,7 +104,7 @@ def any_of(truth: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def majority(marks: pd.DataFrame, images: pd.Series) -> pd.DataFrame:
-    """Marks of several readers -> those of most of them, one row an image, indexed by image; NaN for a tie."""
+    """Turn the marks of several readers into those of the majority, indexed by image; NaN for a tie."""
     share = marks.groupby(images.to_numpy(), sort=False).mean()
     return (share > 0.5).astype(float).where(share != 0.5, UNKNOWN).where(share.notna(), UNKNOWN)
 
@@ -141,5 +141,5 @@ def read_marks(table: pd.DataFrame, labels: Sequence[str], file: Path) -> pd.Dat
 
 
 def left_out(count: int, what: str) -> tuple[str, ...]:
-    """A note on rows that are not used; none for a count of 0."""
+    """Return a note on rows that are not used; none for a count of 0."""
     return (f"{count:,} {what} are left out",) if count else ()

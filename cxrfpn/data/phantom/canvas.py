@@ -31,7 +31,7 @@ class Canvas:
         self.scale = scale * side
 
     def coarse(self, side: int) -> "Canvas":
-        """A canvas of the same placing with fewer pixels, where what is soft anyway is drawn in less time."""
+        """Return a canvas of the same placing with fewer pixels, where what is soft anyway is drawn in less time."""
         return Canvas(min(side, self.side), *self.placing)
 
     def enlarge(self, image: np.ndarray) -> np.ndarray:
@@ -43,11 +43,11 @@ class Canvas:
         return np.asarray(points, float) @ self._turn + self._origin
 
     def blank(self) -> np.ndarray:
-        """An empty mask [S,S] uint8."""
+        """Return an empty mask [S,S] uint8."""
         return np.zeros((self.side, self.side), np.uint8)
 
     def fill(self, *outlines: np.ndarray, softness: float = 0.004) -> np.ndarray:
-        """The inside of closed lines [n,2] -> [S,S] float32 from 0 to 1, its edge blurred by `softness`."""
+        """Fill closed lines [n,2] -> [S,S] float32 from 0 to 1, the edge blurred by `softness`."""
         mask = self.blank()
         for outline in outlines:
             cv2.fillPoly(mask, [self._fixed(outline)], 255, cv2.LINE_AA, _SHIFT)
@@ -93,7 +93,7 @@ def smooth(points: Sequence[Sequence[float]] | np.ndarray, closed: bool = False,
 
 @cache
 def _cutting(corners: int, closed: bool, rounds: int) -> np.ndarray:
-    """The matrix [points, corners] of so many rounds of cutting, each of which is linear."""
+    """Return the matrix [points, corners] of so many rounds of cutting, each of which is linear."""
     line = np.eye(corners)
     for _ in range(rounds):
         after = np.roll(line, -1, axis=0) if closed else line[1:]
@@ -104,7 +104,7 @@ def _cutting(corners: int, closed: bool, rounds: int) -> np.ndarray:
 
 
 def ellipse(centre: Sequence[float], radii: Sequence[float], turn_degrees: float = 0.0, points: int = 40) -> np.ndarray:
-    """An ellipse as a closed line [points,2]."""
+    """Return an ellipse as a closed line [points,2]."""
     turn = np.deg2rad(turn_degrees)
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     return _circle(points) * radii @ axes + centre
@@ -117,6 +117,6 @@ def _circle(points: int) -> np.ndarray:
 
 
 def blob(random: np.random.Generator, centre: np.ndarray, radii: np.ndarray, roughness: float) -> np.ndarray:
-    """An irregular round shape as a closed line."""
+    """Return an irregular round shape as a closed line."""
     reach = 1 + roughness * random.uniform(-1, 1, (9, 1))
     return smooth(_circle(9) * reach * radii + centre, closed=True)

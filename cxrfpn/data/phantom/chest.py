@@ -42,7 +42,7 @@ class Chest:
     sicker: int
 
     def dome(self, side: int) -> float:
-        """The height of the top of the diaphragm on a side."""
+        """Return the height of the top of the diaphragm on a side."""
         return self.domes[SIDES.index(side)]
 
     def _outer_edge(self, side: int) -> np.ndarray:
@@ -70,7 +70,7 @@ class Chest:
         return side * float(np.interp(y, edge[:, 1], edge[:, 0]))
 
     def place(self, side: int, across: float, down: float) -> np.ndarray:
-        """A place [2] in a lung: `across` from the mediastinum (0) to the wall (1), `down` from apex to dome."""
+        """Return a place [2] in a lung: `across` from the mediastinum (0) to the wall (1), `down` from apex to dome."""
         y = self.apex + down * (self.dome(side) - self.apex)
         inner = side * 0.07
         return np.array([inner + across * (self.wall(side, y) - inner), y])

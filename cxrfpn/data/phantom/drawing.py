@@ -28,7 +28,7 @@ def draw_phantom(
     """Draw one phantom. It is synthetic, and says so in its lower corner.
 
     Args:
-        random: what is left open (habitus, exposure, places) is drawn from it.
+        random: the rest (habitus, exposure, positions) is drawn from it.
         age: years.
         sex: "M" or "F". view_position: "PA" or "AP".
         findings: names out of FINDINGS; each is drawn by its textbook sign.
@@ -58,14 +58,14 @@ def draw_phantom(
 
 
 def _box(finding: str, where: np.ndarray) -> Box:
-    """The box round the clear part of a sign."""
+    """Return the box round the clear part of a sign."""
     clear = (where >= BOX_LEVEL * where.max()).astype(np.uint8)
     left, top, width, height = (value / len(where) for value in cv2.boundingRect(clear))
     return Box(finding, left, top, width, height)
 
 
 def _mark(pixels: np.ndarray, random: np.random.Generator) -> None:
-    """The marker of the patient's left side, and that there is no patient."""
+    """Draw the marker of the patient's left side, and the words that say there is no patient."""
     side = len(pixels)
     corner = (round(side * random.uniform(0.86, 0.94)), round(side * random.uniform(0.05, 0.11)))
     cv2.putText(pixels, "L", corner, cv2.FONT_HERSHEY_SIMPLEX, side / 420, 235, max(1, side // 220), cv2.LINE_AA)

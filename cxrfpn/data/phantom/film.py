@@ -39,11 +39,11 @@ class Film:
         return self.canvas.fill(self.chest.lung(side))
 
     def haze(self, *outlines: np.ndarray, softness: float) -> np.ndarray:
-        """What lies in closed lines whose edges are as good as none -> [S,S], 0 to 1."""
+        """Fill closed lines with hard edges -> [S,S], 0 to 1."""
         return self.canvas.enlarge(self.coarse.fill(*outlines, softness=softness))
 
     def outer_band(self, side: int, width: float) -> np.ndarray:
-        """The part of a lung [S,S] within `width` of its outer edge and its apex."""
+        """Return the part of a lung [S,S] within `width` of its outer edge and its apex."""
         outline = self.chest.lung(side)
         middle = np.array([side * 0.03, outline[:, 1].max()])  # shrinking towards it leaves the base and the midline
         size = np.abs(outline[:, 0]).max()
@@ -52,7 +52,7 @@ class Film:
         )
 
     def expose(self, gain: float, offset: float, gamma: float, noise: float) -> np.ndarray:
-        """The radiograph [S,S] uint8.
+        """Return the radiograph [S,S] uint8.
 
         Args:
             gain, offset: contrast about mid grey, and brightness.
@@ -119,7 +119,7 @@ class Film:
         return canvas.soften(both, 0.0055)
 
     def _vessels(self) -> np.ndarray:
-        """The hila, and from each a fan of vessels that fork and thin, all the vessels of a generation at once."""
+        """Draw the hila, and from each a fan of vessels that fork and thin, a generation at once."""
         random, canvas = self.random, self.canvas
         chest = self.chest
         hila = np.array([(side * (chest.mediastinum + 0.022), chest.apex + 0.295 - 0.01 * side) for side in SIDES])

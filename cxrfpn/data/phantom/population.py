@@ -50,7 +50,7 @@ TEST_SHARE = 0.2
 
 
 def phantom_metadata(count: int, seed: int) -> pd.DataFrame:
-    """METADATA_COLUMNS of the first `count` phantoms of a seed; phantom i is the same whatever the count."""
+    """METADATA_COLUMNS of the first `count` phantoms of a seed; phantom i is the same for every count."""
     patients = _random(seed, "images of a patient").geometric(1 / IMAGES_A_PATIENT, count)
     patient = np.searchsorted(np.cumsum(patients), np.arange(count), side="right")
     follow_up = np.arange(count) - (np.cumsum(patients) - patients)[patient]
@@ -83,7 +83,7 @@ def _age(draw: np.ndarray) -> np.ndarray:
 
 
 def _liability(count: int, seed: int, patient: np.ndarray) -> np.ndarray:
-    """Normal draws [count,14] that are correlated between findings, and half the same for all images of a patient."""
+    """Return normal draws [count,14] correlated between findings, and half the same for all images of a patient."""
     correlation = np.eye(len(FINDINGS))
     for (first, second), value in CORRELATIONS.items():
         places = FINDINGS.index(first), FINDINGS.index(second)

@@ -48,7 +48,7 @@ def atelectasis(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
 
 
 def cardiomegaly(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
-    """A heart wider than half of the chest: the shape has it already."""
+    """Draw a heart wider than half of the chest: the shape has it already."""
     return [film.heart]
 
 
@@ -86,7 +86,7 @@ def _round(film: Film, radius: float, roughness: float, contrast: float) -> np.n
 
 
 def mass(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
-    """A round opacity over 3 cm wide, its edge lobed."""
+    """Draw a round opacity over 3 cm wide, its edge lobed."""
     return [_round(film, extent * film.random.uniform(0.055, 0.085), 0.16, contrast)]
 
 
@@ -123,7 +123,7 @@ def pneumothorax(film: Film, extent: float, contrast: float) -> list[np.ndarray]
 
 
 def consolidation(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
-    """A lobe without air, ended by its fissure, with the bronchi in it still black."""
+    """Draw a lobe without air, ended by its fissure, with the bronchi in it still black."""
     side, chest = film.chest.sicker, film.chest
     fissure = chest.apex + film.random.uniform(0.46, 0.54) * (chest.dome(side) - chest.apex)
     tilt, height = film.random.normal(0, 0.02), 0.21 * extent
@@ -161,7 +161,7 @@ def emphysema(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
 
 
 def fibrosis(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
-    """A net of lines and small rings (honeycombing) along the bases of small lungs."""
+    """Draw a net of lines and small rings (honeycombing) along the bases of small lungs."""
     chest, random = film.chest, film.random
     rings, zones = [], []
     for side in SIDES:
@@ -178,7 +178,7 @@ def fibrosis(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
 
 
 def pleural_thickening(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
-    """A bright, uneven band along the wall and over the apex."""
+    """Draw a bright, uneven band along the wall and over the apex."""
     side = _side(film)
     band = film.outer_band(side, extent * film.random.uniform(0.022, 0.032))
     where = band * film.canvas.soften(np.clip(0.8 + 0.5 * film.canvas.noise(film.random, 0.08), 0, 1), 0.01)
@@ -188,7 +188,7 @@ def pleural_thickening(film: Film, extent: float, contrast: float) -> list[np.nd
 
 
 def hernia(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
-    """A hiatal hernia: a round stomach behind the heart, with a level of air over fluid."""
+    """Draw a hiatal hernia: a round stomach behind the heart, with a level of air over fluid."""
     radius = extent * film.random.uniform(0.075, 0.10)
     centre = np.array([film.random.uniform(0.01, 0.05), max(film.chest.domes) - 0.02 - 0.6 * radius])
     where = film.canvas.fill(ellipse(centre, (radius, radius)), softness=0.003)

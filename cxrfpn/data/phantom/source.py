@@ -20,7 +20,7 @@ JPEG_QUALITY = 95
 class PhantomSource:
     """`count` synthetic radiographs with about three images a patient, NIH's mix of findings, and boxes.
 
-    Phantom i of a seed is the same image, with the same findings, whatever the count.
+    Phantom i of a seed is the same image, with the same findings, for every count.
 
     Args:
         count: how many images.
@@ -58,7 +58,7 @@ class PhantomSource:
         return phantom_metadata(self.count, self.seed)
 
     def parts(self) -> list[str]:
-        """Runs of phantoms, named by their first one."""
+        """Return runs of phantoms, named by their first one."""
         return [f"phantoms-{first:07}" for first in range(0, self.count, IMAGES_A_PART)]
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:

@@ -119,7 +119,7 @@ def tabulate(
 
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
-    """A table indexed by (file, row), as it is but numbered from 0; warns where patients and NIH file names disagree.
+    """Number a table indexed by (file, row) from 0; warn where patients and NIH file names disagree.
 
     Raises:
         SourceError: an image twice, or a patient on both sides of a split; with the files and rows.
@@ -149,7 +149,7 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_row(record: Any, image: bytes, boxes: tuple[Box, ...] = (), error: str | None = None) -> Row:
-    """A row of a table (a named tuple with METADATA_COLUMNS) and its image file, or why there is none -> a Row."""
+    """Make a Row of a table's row (a named tuple with METADATA_COLUMNS) and its image file, or of an error."""
     values = {name: getattr(record, name) for name in METADATA_COLUMNS}
     known = {name: value for name, value in values.items() if isinstance(value, tuple) or value == value}
     patient = {name: known.get(name) for name in METADATA_COLUMNS}
@@ -185,7 +185,7 @@ def read_findings(value: Any, findings: Sequence[str] = FINDINGS) -> tuple[str, 
 
 
 def finding_named(name: Any, findings: Sequence[str] = FINDINGS) -> str | None:
-    """The finding of this name, whatever its case and separators, or of an alias; None for "No Finding".
+    """Return the finding of this name in any case and separators, or of an alias; None for "No Finding".
 
     Raises:
         ValueError: no finding has that name.
@@ -203,7 +203,7 @@ def finding_named(name: Any, findings: Sequence[str] = FINDINGS) -> str | None:
 
 
 def image_id_of(value: Any) -> str:
-    """A file name without the suffix of an image.
+    """Return a file name without the suffix of an image.
 
     Raises:
         ValueError: there is no name.
@@ -243,7 +243,7 @@ def _split(value: Any) -> str | None:
 
 
 def _fold_of(split: str | None, fold: int | None) -> int | None:
-    """The fold in a table that sets validation apart, and so says of the rest of train that it is not in it."""
+    """Return the fold in a table that sets validation apart, which means that the rest of train is not in it."""
     if split == "validation":
         return VALIDATION_FOLD
     return OTHER_FOLD if split == "train" and fold is None else fold

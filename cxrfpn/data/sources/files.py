@@ -37,7 +37,7 @@ def in_runs(paths: dict[str, str]) -> dict[str, dict[str, str]]:
 
 
 def read_file(path: Path) -> tuple[bytes, str | None]:
-    """The content of a file; of one that cannot be read, nothing and the reason.
+    """Read a file; where it cannot be read, return nothing and the reason.
 
     Raises:
         SourceError: it cannot be read for a reason that does not lie in this one file.

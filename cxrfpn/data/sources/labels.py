@@ -1,4 +1,4 @@
-"""Labels in whatever form a data set has them, as one column of findings that `columns.tabulate` reads.
+"""Read labels in any form that data sets have, as one column of findings that `columns.tabulate` reads.
 
 A column of names ("Mass|Nodule", a list, ClassLabels), or a column of 0 and 1 for each finding.
 """
@@ -15,7 +15,7 @@ from findings_cxrfpn import match_findings
 
 
 def finding_columns(columns: Iterable[str], findings: Sequence[str] = FINDINGS) -> dict[str, str]:
-    """Finding -> the column of 0 and 1 that is named by it, in any usual spelling."""
+    """Map each finding to the column of 0 and 1 that is named by it, in any usual spelling."""
     columns = list(columns)
     known = {letters(name): name for name in findings}
     found = {known[letters(column)]: column for column in columns if letters(column) in known}

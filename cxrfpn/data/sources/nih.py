@@ -76,7 +76,7 @@ class NihSource:
         return checked(table)
 
     def _splits(self, image_ids: pd.Series) -> pd.Series | None:
-        """The official side of every image; None where there are no lists."""
+        """Return the official side of every image; None where there are no lists."""
         paths = {side: self._found(pattern) for side, pattern in LISTS.items()}
         if not any(paths.values()):
             return None

@@ -76,7 +76,7 @@ class ParquetSource:
         if MANIFEST in place.names and len(parts) < (promised := self._promised_shards()):
             raise SourceError(
                 f"{place.label}: {promised - len(parts)} of {promised} shards are not there yet; "
-                "run prepare.py again to go on"
+                "run prepare.py again to continue"
             )
         return parts
 
@@ -132,7 +132,7 @@ class ParquetSource:
             raise SourceError(f"{self._place.label}/{MANIFEST}: was not written by prepare.py; remove it") from None
 
     def _split_of(self, part: str) -> str | None:
-        """The split that `datasets` puts a file in, or that its name tells."""
+        """Return the split that `datasets` puts a file in, or that its name tells."""
         match = _SPLIT_IN_NAME.search(part)
         return self._place.part(part).split or (SPLITS[match[1]] if match else None)
 
@@ -185,7 +185,7 @@ class ParquetSource:
         return column
 
     def _image_paths(self, part: str) -> list[str | None]:
-        """The paths beside the images of a file, without the images: what `datasets` cannot read apart."""
+        """Return the paths beside the images of a file, without the images: what `datasets` cannot read apart."""
         column, features = self._image_column(part), self._place.part(part).features
         if isinstance(features[column], Value):
             raise SourceError(f"{part}: has no column image_id; it has {', '.join(features)}")
