@@ -1,42 +1,29 @@
 """Radiograph and patient in, a logit for each finding out; and where in the radiograph each finding was seen."""
 
-import json
 import math
-import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
-from transformers import PreTrainedModel
-from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput, logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .backbone_cxrfpn import make_backbone
     from .configuration_cxrfpn import CxrFpnConfig
-    from .findings_cxrfpn import match_findings
-    from .image_processing_cxrfpn import CxrFpnImageProcessor
-    from .package_cxrfpn import CONFIG, PROCESSOR, THRESHOLDS, WEIGHTS, Package
     from .patient_cxrfpn import PATIENT_INPUTS
-    from .pipeline_cxrfpn import ChestXrayFindingsPipeline
-    from .pooling_cxrfpn import feature_shares, maps_of_features, maps_of_scores, pool_scores, sum_shares
+    from .pooling_cxrfpn import Reading, feature_shares, pool_scores, sum_shares
+    from .pretrained_cxrfpn import CxrFpnPreTrainedModel
 except ImportError:
     from backbone_cxrfpn import make_backbone
     from configuration_cxrfpn import CxrFpnConfig
-    from findings_cxrfpn import match_findings
-    from image_processing_cxrfpn import CxrFpnImageProcessor
-    from package_cxrfpn import CONFIG, PROCESSOR, THRESHOLDS, WEIGHTS, Package
     from patient_cxrfpn import PATIENT_INPUTS
-    from pipeline_cxrfpn import ChestXrayFindingsPipeline
-    from pooling_cxrfpn import feature_shares, maps_of_features, maps_of_scores, pool_scores, sum_shares
+    from pooling_cxrfpn import Reading, feature_shares, pool_scores, sum_shares
+    from pretrained_cxrfpn import CxrFpnPreTrainedModel
 
 logger = logging.get_logger(__name__)
 
@@ -52,7 +39,8 @@ class CxrFpnOutput(ModelOutput):
     Args:
         loss: a scalar, where labels were given.
         logits: [B,F], one a finding, in the order of `config.findings`.
-        pooler_output: [B, levels * pyramid_channels], the pooled pyramid: the embedding of a radiograph.
+        pooler_output: [B, levels * pyramid_channels], the pooled pyramid: the embedding of a radiograph. None while
+            training where scores are pooled.
         hidden_states: the pyramid's levels, the finest first, where they were asked for.
     """
 
@@ -100,24 +88,11 @@ class PatientBranch(nn.Module):
         return F.relu(self.known(patient.masked_fill(missing, 0.0)) + self.unknown(missing.to(patient.dtype)))
 
 
-class CxrFpnForImageClassification(PreTrainedModel):
+class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
     """DenseNet-121 -> Feature Pyramid Network -> fusion with the patient -> one logit a finding."""
-
-    config_class = CxrFpnConfig
-    base_model_prefix = "cxrfpn"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    supports_gradient_checkpointing = True
-    # Trainer then gives forward `num_items_in_batch`.
-    accepts_loss_kwargs = True
-    _no_split_modules = ["DenseNetBackbone", "TimmBackbone"]
 
     def __init__(self, config: CxrFpnConfig):
         super().__init__(config)
-        self.config.check()  # from_pretrained sets what its caller asks for after the configuration was made
-        self.package: Package | None = None
-        self.beside: dict[str, bytes] = {}  # files of the package that travel with the weights
-        self.missing_weights: list[str] = []
         self.backbone = make_backbone(config)
         if config.pyramid_channels:
             self.pyramid = Pyramid(config, self.backbone.channels)
@@ -133,88 +108,6 @@ class CxrFpnForImageClassification(PreTrainedModel):
         last = nn.Linear(config.head_features or joined, config.num_labels)
         self.head = nn.Sequential(*hidden, nn.Dropout(config.dropout), last)
         self.post_init()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a package as transformers does, and remember what else of it belongs to the weights.
-
-        Where `id2label` names other findings than the package (with `ignore_mismatched_sizes=True` where their number
-        differs), each finding that the package knows too, by any of its usual names, keeps its rows of the head.
-
-        Returns:
-            the model; with `output_loading_info=True` the model and a mapping.
-        """
-        if pretrained_model_name_or_path is None:
-            return super().from_pretrained(None, *args, **kwargs)
-        package = Package.locate(pretrained_model_name_or_path, **kwargs)
-        with_info = kwargs.pop("output_loading_info", False)
-        kwargs.update(revision=package.revision, output_loading_info=True)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model.package = package
-        model.missing_weights = sorted(info["missing_keys"])
-        model.beside = package.read(THRESHOLDS, PROCESSOR)
-        names = CxrFpnConfig.from_dict(json.loads(package.read(CONFIG)[CONFIG])).findings
-        if names != model.findings:
-            model.beside.pop(THRESHOLDS, None)  # it is about other findings
-            model.take_finding_rows(load(package.read(WEIGHTS).get(WEIGHTS, b"")), names)
-        return (model, info) if with_info else model
-
-    def take_finding_rows(self, weights: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
-        """Initialise what belongs to single findings anew, and copy the rows of those that other weights know.
-
-        Args:
-            weights: a state dictionary of this network with a head for `names`.
-            names: the findings of `weights`, in the order of its logits.
-
-        Returns:
-            the findings whose rows were copied.
-        """
-        matches = match_findings(self.findings, names)
-        for prefix, layer in self._layers_by_finding().items():
-            layer.reset_parameters()
-            for name, parameter in layer.named_parameters():
-                source = weights.get(f"{prefix}.{name}")
-                if source is not None and source.shape[1:] == parameter.shape[1:]:
-                    for place, where in matches.items():
-                        parameter.data[place] = source[where]
-        return [self.findings[place] for place in matches]
-
-    def _layers_by_finding(self) -> dict[str, nn.Module]:
-        """Return the layers whose parameters have a row for each finding, by their names."""
-        return {f"head.{len(self.head) - 1}": self.head[-1]}
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        is_main_process: bool = True,
-        push_to_hub: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Save a whole package as transformers does: weights and configuration, and what any pipeline needs with them.
-
-        These are all modules, thresholds.json of the package that was loaded (it says which weights it was fitted on),
-        and the image processor's configuration where the folder has none.
-        """
-        to_hub = {
-            key: kwargs.pop(key) for key in ("repo_id", "commit_message", "create_pr", "private") if key in kwargs
-        }
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        folder = Path(save_directory)
-        if self.should_save_on_this_rank(is_main_process) and folder.is_dir():
-            custom_object_save(ChestXrayFindingsPipeline, folder)
-            if not (folder / PROCESSOR).is_file():
-                self._image_processor().save_pretrained(folder)
-            if THRESHOLDS in self.beside:
-                (folder / THRESHOLDS).write_bytes(self.beside[THRESHOLDS])
-        if push_to_hub:
-            repo_id = to_hub.pop("repo_id", folder.name)
-            self.push_to_hub(repo_id, token=kwargs.get("token"), **to_hub)
-
-    def _image_processor(self) -> CxrFpnImageProcessor:
-        """Return the image processor of the package that was loaded, or one for this network."""
-        if PROCESSOR in self.beside:
-            return CxrFpnImageProcessor.from_dict(json.loads(self.beside[PROCESSOR]))
-        return CxrFpnImageProcessor(size={"height": self.config.image_size, "width": self.config.image_size})
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -255,16 +148,12 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if self.config.output_attentions if output_attentions is None else output_attentions:
             raise ValueError("this network has no attention: leave output_attentions out")
         levels = self.pyramid_levels(pixel_values)
-        pooled, patient = self.pool(levels), self._patient(patient, pixel_values)
-        if self.config.pooling == "scores":
-            logits = pool_scores(self.score_places(levels, patient), self.config.pooling_sharpness)
-        else:
-            logits = self.classify(pooled, patient)
+        reading = self.read(levels, self._patient(patient, pixel_values), embed=not self.training)
         shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = CxrFpnOutput(
-            loss=None if labels is None else self._loss(logits, labels, num_items_in_batch),
-            logits=logits,
-            pooler_output=pooled,
+            loss=None if labels is None else self._loss(reading.logits, labels, num_items_in_batch),
+            logits=reading.logits,
+            pooler_output=reading.pooled,
             hidden_states=tuple(levels) if shown else None,
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
@@ -301,23 +190,21 @@ class CxrFpnForImageClassification(PreTrainedModel):
         findings = known if findings is None else findings
         if unknown := [name for name in findings if name not in known]:
             raise ValueError(f"no finding is called {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+        chosen = [known.index(name) for name in findings]
         with torch.no_grad():
             levels = self.pyramid_levels(pixel_values)
-            if self.config.pooling == "scores":
-                scores = self.score_places(levels, self._patient(patient, pixel_values))
-                chosen = scores[:, [known.index(name) for name in findings]]
-                return pool_scores(scores, self.config.pooling_sharpness), maps_of_scores(chosen)
         with torch.inference_mode(False), torch.enable_grad():
-            shares = self.shares([level.detach().clone() for level in levels])
-            pooled = sum_shares(shares).requires_grad_()
-            logits = self.classify(pooled, self._patient(patient, pixel_values).clone())
-            gradients = [
-                torch.autograd.grad(logits[:, known.index(name)].sum(), pooled, retain_graph=True)[0]
-                for name in findings
-            ]
-        # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
-        with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
-            return logits.detach(), maps_of_features(shares, torch.stack(gradients, dim=1))
+            levels = [level.detach().clone().requires_grad_() for level in levels]
+            reading = self.read(levels, self._patient(patient, pixel_values).clone())
+
+            def gradients(pooled: Tensor) -> Tensor:
+                one_by_one = (reading.logits[:, index].sum() for index in chosen)
+                return torch.stack(
+                    [torch.autograd.grad(logit, pooled, retain_graph=True)[0] for logit in one_by_one], 1
+                )
+
+            maps = reading.maps(chosen, gradients)
+        return reading.logits.detach(), maps
 
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
@@ -330,6 +217,22 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if self.pyramid is None:
             return [levels[-1]]
         return [F.relu(level) if self.config.rectified else level for level in self.pyramid(*levels)]
+
+    def read(self, levels: list[Tensor], patient: Tensor, embed: bool = True) -> Reading:
+        """Read the logits off the pyramid's levels, by the pooling of the configuration.
+
+        Args:
+            levels: as `pyramid_levels` returns them.
+            patient: [B,3], NaN for unknown.
+            embed: whether to pool the features where only scores need pooling.
+        """
+        if self.config.pooling == "scores":
+            scores = self.score_places(levels, patient)
+            logits = pool_scores(scores, self.config.pooling_sharpness)
+            return Reading(logits, pooled=self.pool(levels) if embed else None, scores=scores)
+        shares = self.shares(levels)
+        pooled = sum_shares(shares)
+        return Reading(self.classify(pooled, patient), pooled=pooled, shares=shares)
 
     def pool(self, levels: list[Tensor]) -> Tensor:
         """Pool every channel of every level over its places -> [B, levels * pyramid_channels]."""
@@ -393,26 +296,6 @@ class CxrFpnForImageClassification(PreTrainedModel):
         if pixel_values.device.type == "cpu" and not (self.training or torch.compiler.is_compiling()):
             if pixel_values.abs().amax() > LARGEST_PLAUSIBLE_PIXEL:
                 logger.warning_once("pixel_values look like raw pixels (over 20): pass images through the processor")
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Initialise as torchvision and torch do, leaving alone what a checkpoint has filled."""
-        if isinstance(module, nn.Conv2d):
-            # torchvision: the backbone's convolutions have no bias, the pyramid's do.
-            init.kaiming_normal_(module.weight) if module.bias is None else init.kaiming_uniform_(module.weight, a=1)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if module.bias is not None:
-                bound = 1 / math.sqrt(module.in_features)
-                init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, nn.BatchNorm2d):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-            init.zeros_(module.running_mean)
-            init.ones_(module.running_var)
-            init.zeros_(module.num_batches_tracked)
 
 
 # save_pretrained then writes this module beside the weights; the config's auto_map names both auto classes.

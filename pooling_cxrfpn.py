@@ -6,6 +6,8 @@ raise the logit by its own score.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,37 @@ from torch import Tensor
 
 # The share of each side of a map of pooled features, at both ends, over which it fades away.
 RIM = 1 / 3
+
+
+@dataclass
+class Reading:
+    """The logits of radiographs, and what their finding maps are made of.
+
+    Args:
+        logits: [B,F].
+        pooled: [B,C], the pooled features.
+        shares: [B,C,h,w] of each level, where features are pooled.
+        scores: [B,F,h,w] of all places, where scores are pooled.
+    """
+
+    logits: Tensor
+    pooled: Tensor | None
+    shares: list[Tensor] | None = None
+    scores: Tensor | None = None
+
+    def maps(self, chosen: Sequence[int] | slice, gradients: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the maps [B,F,h,w] in 0..1 of the chosen logits.
+
+        Args:
+            chosen: indices of the logits.
+            gradients: of the chosen logits by the pooled features, [B,F,C]; called where features are pooled.
+        """
+        if self.scores is not None:
+            return maps_of_scores(self.scores[:, chosen])
+        slopes = gradients(self.pooled)
+        # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
+        with torch.no_grad(), torch.autocast(slopes.device.type, enabled=False):
+            return maps_of_features(self.shares, slopes)
 
 
 def feature_shares(levels: list[Tensor], sharpness: float) -> list[Tensor]:

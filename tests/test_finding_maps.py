@@ -97,6 +97,11 @@ class TestPooledScores:
         low, high = (getattr(chosen, bound)(axis=(2, 3), keepdims=True) for bound in ("min", "max"))
         torch.testing.assert_close(maps, torch.from_numpy((chosen - low) / (high - low)))
 
+    def test_the_embedding_is_pooled_for_use_and_not_while_training(self, model, radiographs):
+        pooled = model(radiographs).pooler_output
+        torch.testing.assert_close(pooled, model.pool(model.pyramid_levels(radiographs)))
+        assert model.train()(radiographs).pooler_output is None
+
     def test_pooling_goes_from_the_mean_to_the_maximum(self):
         scores = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(pool_scores(scores, 0.0), scores.mean(dim=(2, 3)))

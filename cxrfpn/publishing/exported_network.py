@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling_cxrfpn import CxrFpnForImageClassification
-from pooling_cxrfpn import maps_of_features, maps_of_scores, pool_scores, sum_shares
 from thresholds_cxrfpn import Thresholds
 
 
@@ -39,16 +38,9 @@ class ExportedNetwork(nn.Module):
             logits [B,F], probabilities [B,F] (NaN where a finding is not calibrated), maps [B,F,h,w] of 0..1 and the
             embedding [B,E], as the model and its pipeline give them.
         """
-        network = self.network
-        levels = network.pyramid_levels(pixel_values)
-        shares = network.shares(levels)
-        pooled = sum_shares(shares)
-        if network.config.pooling == "scores":
-            scores = network.score_places(levels, patient)
-            logits, maps = pool_scores(scores, network.config.pooling_sharpness), maps_of_scores(scores)
-        else:
-            logits, maps = network.classify(pooled, patient), maps_of_features(shares, self._gradients(pooled, patient))
-        return logits, torch.sigmoid(logits * self.slope + self.intercept), maps, pooled
+        reading = self.network.read(self.network.pyramid_levels(pixel_values), patient)
+        maps = reading.maps(slice(None), lambda pooled: self._gradients(pooled, patient))
+        return reading.logits, torch.sigmoid(reading.logits * self.slope + self.intercept), maps, reading.pooled
 
     def _gradients(self, pooled: Tensor, patient: Tensor) -> Tensor:
         """Return the gradient of each logit with respect to the pooled features: [B,F,C]."""
