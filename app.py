@@ -12,6 +12,7 @@ MODEL = os.environ.get("CXR_MODEL") or str(Path(__file__).resolve().parent)
 
 
 def main() -> None:
+    """Run the command."""
     description = "Open the demo in a browser. HOST and PORT say where it listens, CXR_MODEL which model it shows."
     argparse.ArgumentParser(description=description).parse_args()
     # Only now, since --help and wrong usage need none of it.

@@ -76,7 +76,7 @@ def decode_apart(
     return _workers.decode(data, name, {"options": options, "limits": limits_of(max_pixels)})
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """The worker ended, or answered with something else than an answer."""
 
 
@@ -106,7 +106,7 @@ class _Worker:
                 self.process.stdin.flush()
                 return self._answer()
         except (OSError, ValueError, EOFError, struct.error) as error:
-            raise _Broken from error
+            raise _BrokenError from error
 
     def _answer(self) -> tuple[np.ndarray | None, dict[str, Any]]:
         (length,) = ANSWER.unpack(_read(self.process.stdout, ANSWER.size))
@@ -167,7 +167,7 @@ class _Workers:
                 raise RadiographError(f"{name}: no process can be started to decode it ({error})") from None
             try:
                 pixels, fields = worker.decode(data, request)
-            except _Broken:
+            except _BrokenError:
                 seconds = request["limits"]["cpu_seconds"]
                 raise RadiographError(f"{name}: {_reason(worker.stop(), seconds)}") from None
             except BaseException:  # an interrupt leaves half an answer in the pipe

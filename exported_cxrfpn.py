@@ -80,9 +80,11 @@ class ExportedEngine(Engine):
         """
 
     def read(self, image: Any, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
+        """See `Engine.read`."""
         return self.preparation.read(image, name, max_pixels or MAX_PIXELS)
 
     def prepare(self, inputs: Any) -> Prepared:
+        """See `Engine.prepare`."""
         image, patient = split_input(inputs)
         radiograph = self.read(image)
         patient = patient.or_else(radiograph.patient)
@@ -97,6 +99,7 @@ class ExportedEngine(Engine):
         maps: bool = False,
         embeddings: bool = False,
     ) -> list[Answer]:
+        """See `Engine.answer`."""
         pixel_values = self.preparation.normalise([each.crop for each in prepared])
         patient = np.array([each.patient for each in prepared], np.float32)
         wanted = ("logits", *(("maps",) if maps else ()), *(("embedding",) if embeddings else ()))
@@ -117,15 +120,19 @@ class ExportedEngine(Engine):
         ]
 
     def place_map(self, finding_map: np.ndarray, height: int, width: int) -> np.ndarray:
+        """See `Engine.place_map`."""
         return self.preparation.place_map(finding_map, height, width)
 
     def pixels(self) -> dict[str, int | None]:
+        """See `Engine.pixels`."""
         return {"size": self.preparation.height, "prepared_size": self.preparation.prepared_size}
 
     def weights_digest(self) -> str | None:
+        """See `Engine.weights_digest`."""
         return self.metadata.get(DIGEST_KEY)
 
     def package_file(self, name: str) -> Path | None:
+        """See `Engine.package_file`."""
         path = self._folder / name
         return path if path.is_file() else None
 
@@ -163,6 +170,7 @@ class OnnxRuntimeEngine(ExportedEngine):
     def run(
         self, pixel_values: np.ndarray, patient: np.ndarray, wanted: tuple[str, ...] = ("logits",)
     ) -> dict[str, np.ndarray]:
+        """See `ExportedEngine.run`."""
         inputs = dict(zip(INPUTS, (pixel_values, patient), strict=True))
         return dict(zip(wanted, self._session.run(list(wanted), inputs, self._options), strict=True))
 
@@ -206,6 +214,7 @@ class OpenVinoEngine(ExportedEngine):
     def run(
         self, pixel_values: np.ndarray, patient: np.ndarray, wanted: tuple[str, ...] = ("logits",)
     ) -> dict[str, np.ndarray]:
+        """See `ExportedEngine.run`."""
         with self._lock:  # a request holds its own inputs and outputs
             outputs = self._request(wanted).infer(dict(zip(INPUTS, (pixel_values, patient), strict=True)))
             return {name: np.array(outputs[name]) for name in wanted}

@@ -293,9 +293,9 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
             if value is not None and value.shape != (pixel_values.shape[0], width):
                 raise ValueError(f"{name} must be [{pixel_values.shape[0]}, {width}], got {list(value.shape)}")
         # Raw pixels give nearly the same answer for every image, silently; looking costs a wait on a GPU, so not there.
-        if pixel_values.device.type == "cpu" and not (self.training or torch.compiler.is_compiling()):
-            if pixel_values.abs().amax() > LARGEST_PLAUSIBLE_PIXEL:
-                logger.warning_once("pixel_values look like raw pixels (over 20): pass images through the processor")
+        is_cheap = pixel_values.device.type == "cpu" and not (self.training or torch.compiler.is_compiling())
+        if is_cheap and pixel_values.abs().amax() > LARGEST_PLAUSIBLE_PIXEL:
+            logger.warning_once("pixel_values look like raw pixels (over 20): pass images through the processor")
 
 
 # save_pretrained then writes this module beside the weights; the config's auto_map names both auto classes.

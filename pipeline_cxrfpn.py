@@ -70,7 +70,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         return {}, forward, {} if operating_point is None else {"operating_point": operating_point}
 
     def preprocess(self, inputs: Any) -> dict[str, Any]:
-        """A radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W], patient [1,3] and notes."""
+        """Read a radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W], patient [1,3], notes."""
         image, patient = split_input(inputs)
         radiograph = self.image_processor.read(image)
         patient = patient.or_else(radiograph.patient)

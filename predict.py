@@ -23,6 +23,7 @@ LISTED = 10
 
 
 def main() -> int:
+    """Run the command."""
     arguments = _parse()
     # Only now, since --help and wrong usage need none of it.
     from cxrfpn.prediction.maps import save_maps

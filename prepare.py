@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
+    """Run the command."""
     arguments = _parse()
     # Only now, since --help and wrong usage need none of it.
     from cxrfpn.data.preparing import PrepareError, prepare

@@ -16,6 +16,7 @@ GUARDED = ("int8", "bf16")
 
 
 def main() -> int:
+    """Run the command."""
     arguments = _parse()
     # Only now, since --help and wrong usage need none of it.
     from cxrfpn.publishing.metric_space import publish_metric

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def main() -> int:
+    """Run the command."""
     arguments = _parse()
     # Only now, since --help and wrong usage need none of it.
     from cxrfpn.evaluation.reporting import save_checklist, save_report

@@ -51,7 +51,7 @@ class Thresholds:
             _check_calibration(finding, fit, findings)
 
     def at(self, operating_point: str | None) -> dict[str, float]:
-        """The thresholds {finding: 0..1} of an operating point; the default one for None."""
+        """Return the thresholds {finding: 0..1} of an operating point; the default one for None."""
         name = operating_point or self.default
         if name not in self.operating_points:
             known = ", ".join(self.operating_points)
@@ -59,7 +59,7 @@ class Thresholds:
         return self.operating_points[name]
 
     def probability(self, finding: str, logit: float) -> float | None:
-        """The calibrated probability 0..1 (Platt, 1999); None for a finding that was not calibrated."""
+        """Return the calibrated probability 0..1 (Platt, 1999); None for a finding that was not calibrated."""
         if finding not in self.calibration:
             return None
         fit = self.calibration[finding]
@@ -67,7 +67,7 @@ class Thresholds:
 
 
 def sigmoid(value: float) -> float:
-    """A logit -> a score of 0..1, for logits of any size."""
+    """Return the score 0..1 of a logit of any size."""
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 

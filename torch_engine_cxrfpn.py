@@ -35,9 +35,11 @@ class TorchEngine(Engine):
         return "bf16" if uses_bf16(self.pipe.device, self.pipe.model.dtype) else "fp32"
 
     def read(self, image: Any, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
+        """See `Engine.read`."""
         return self.pipe.image_processor.read(image, name, max_pixels or MAX_PIXELS)
 
     def prepare(self, inputs: Any) -> dict[str, Any]:
+        """See `Engine.prepare`."""
         return self.pipe.preprocess(inputs)
 
     def answer(
@@ -48,6 +50,7 @@ class TorchEngine(Engine):
         maps: bool = False,
         embeddings: bool = False,
     ) -> list[Answer]:
+        """See `Engine.answer`."""
         inputs = {name: torch.cat([each[name] for each in prepared]) for name in ("pixel_values", "patient")}
         outputs = self.pipe.forward(inputs, maps=maps, embedding=embeddings)
         tensors = {name: outputs[name] for name in ("logits", "maps", "embedding") if name in outputs}
@@ -60,16 +63,20 @@ class TorchEngine(Engine):
         ]
 
     def place_map(self, finding_map: np.ndarray, height: int, width: int) -> np.ndarray:
+        """See `Engine.place_map`."""
         return self.pipe.image_processor.place_map(finding_map, height, width)
 
     def pixels(self) -> dict[str, int | None]:
+        """See `Engine.pixels`."""
         processor = self.pipe.image_processor
         return {"size": processor.size.height, "prepared_size": processor.prepared_size}
 
     def weights_digest(self) -> str | None:
+        """See `Engine.weights_digest`."""
         return self.pipe.weights_digest()
 
     def package_file(self, name: str) -> Path | None:
+        """See `Engine.package_file`."""
         return self.pipe.package_file(name)
 
     def to(self, device: torch.device) -> None:

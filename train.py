@@ -8,6 +8,7 @@ from cxrfpn.terminal import say, show
 
 
 def main() -> int:
+    """Run the command."""
     arguments, overrides = _parse()
     # Only now, since --help and wrong usage need none of it.
     import torch

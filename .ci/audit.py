@@ -15,6 +15,7 @@ PROJECT = "cxr-densenet-fpn"
 
 
 def main() -> int:
+    """Print the known holes of what is installed; return 1 if there is one."""
     ignored = [option for hole in ACCEPTED for option in ("--ignore-vuln", hole)]
     asked = subprocess.run(
         [sys.executable, "-m", "pip_audit", "--local", "--format", "json", "--progress-spinner", "off", *ignored],

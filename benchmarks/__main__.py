@@ -16,6 +16,7 @@ BENCHMARKS = ("reading", "inference", "archive", "deployment", "data", "training
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios, measured side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run, of {', '.join(BENCHMARKS)} (all)")
     names = parser.parse_args().names or list(BENCHMARKS)

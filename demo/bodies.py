@@ -49,6 +49,7 @@ class Body:
         self._ended = False
 
     async def __call__(self) -> Message:
+        """Receive the next message of the body."""
         if self._ended:  # what follows is the client's leaving, which may take as long as the answer does
             return await self._receive()
         try:
@@ -75,6 +76,7 @@ class JsonCheck:
         self._values = self._brackets = 0
 
     def __call__(self, piece: bytes) -> None:
+        """Take a piece of the body."""
         brackets = piece.count(b"[") + piece.count(b"{")
         self._brackets += brackets
         self._values += brackets + piece.count(b",")
@@ -94,6 +96,7 @@ class ToolsCheck(JsonCheck):
         self._charge = charge
 
     def __call__(self, piece: bytes) -> None:
+        """Take a piece of the body."""
         self._charge(len(piece))
         super().__call__(piece)
 
@@ -129,6 +132,7 @@ class UploadCheck:
             raise _no_files() from None
 
     def __call__(self, piece: bytes) -> None:
+        """Take a piece of the body."""
         self._charge(len(piece))
         try:
             self._parser.write(piece)

@@ -39,7 +39,7 @@ class Figures:
         self.content: dict[str, Any] = json.loads(path.read_text()) if path else {}
 
     def of_operating_point(self, name: str, thresholds: dict[str, float]) -> dict[str, dict[str, Any]] | None:
-        """{finding: {"sensitivity", "specificity", counts}} as measured with just these thresholds, or None."""
+        """Return {finding: {"sensitivity", "specificity", counts}} as measured with just these thresholds, or None."""
         rows = self.content.get("operating_points", {}).get(name)
         same = rows and all(abs(rows[finding]["threshold"] - value) < 1e-6 for finding, value in thresholds.items())
         return rows if same else None
@@ -54,7 +54,7 @@ class Figures:
         )
 
     def page(self) -> str:
-        """The figures as HTML: headline, a row a finding, subgroups, plots."""
+        """Return the figures as HTML: headline, a row a finding, subgroups, plots."""
         if not self.content:
             return ABSENT
         return "".join(

@@ -38,6 +38,7 @@ class FairQueue(Queue):
         self._sessions: OrderedDict[str, float] = OrderedDict()  # when each was last heard of, the oldest first
 
     async def push(self, body: PredictBodyInternal, request: Any, username: str | None) -> tuple[bool, Any, Any]:
+        """See gradio's `Queue.push`."""
         if len(self) >= self.max_size:
             return False, BUSY, "queue_full"
         if flaw := self._flaw(body):
@@ -52,6 +53,7 @@ class FairQueue(Queue):
         return answer
 
     def send_message(self, event: Event, event_message: EventMessage) -> None:
+        """See gradio's `Queue.send_message`."""
         if event.session_hash in self.pending_messages_per_session:  # else nobody waits for it any more
             super().send_message(event, event_message)
             self._note(event.session_hash)

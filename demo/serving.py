@@ -94,14 +94,17 @@ class PromptProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
+        """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._wait_for_headers()
 
     def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
         super().data_received(data)
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
         super().connection_lost(exc)
         self._stop_waiting()
 

@@ -45,6 +45,7 @@ class Radiographs(torch.utils.data.Dataset):
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Fine-tune a package on the findings of a table.")
     parser.add_argument("table", type=Path, help="a CSV: image, any of age, sex and view_position, and the findings")
     parser.add_argument("output", type=Path, help="the folder of the new package")

@@ -19,6 +19,7 @@ from loading_cxrfpn import load_pipeline
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Fit a logistic regression on embeddings, patients held out in turn.")
     parser.add_argument("folder", type=Path, help="the folder of the radiographs")
     parser.add_argument("labels", type=Path, help="a CSV: image, the finding, and optionally patient_id")

@@ -95,6 +95,7 @@ def watch(orthanc: Orthanc, engine: Engine, since: int) -> int:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Report each new chest film of an Orthanc server.")
     parser.add_argument("url", help="of Orthanc's REST API, such as http://127.0.0.1:8042")
     parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")

@@ -149,9 +149,9 @@ def test_scores_that_are_no_numbers_are_refused(exported, drawing, monkeypatch):
 HEAVY = ("torch", "torchvision", "transformers", "pandas", "scipy", "sklearn", "matplotlib", "gradio", "datasets")
 ENGINES = ("onnxruntime", "openvino", "numpy")
 COLD = {
-    "predict by onnxruntime": (HEAVY + ("openvino",), ["predict.py", "FILM", "--backend", "onnx", "--model", "MODEL"]),
+    "predict by onnxruntime": ((*HEAVY, "openvino"), ["predict.py", "FILM", "--backend", "onnx", "--model", "MODEL"]),
     "predict by openvino": (
-        HEAVY + ("onnxruntime",),
+        (*HEAVY, "onnxruntime"),
         ["predict.py", "FILM", "--backend", "openvino", "--model", "MODEL"],
     ),
     "predict by the fastest": (HEAVY, ["predict.py", "FILM", "--model", "MODEL", "--format", "json"]),
@@ -184,7 +184,7 @@ def test_a_cold_prediction_imports_no_more_than_it_needs(what, run_python, expor
 
 
 def test_what_help_lists_is_what_there_is():
-    assert (PROTOCOL_NAMES, LABEL_TABLE_NAMES) == (tuple(PROTOCOLS), tuple(LABEL_TABLES))
+    assert (tuple(PROTOCOLS), tuple(LABEL_TABLES)) == (PROTOCOL_NAMES, LABEL_TABLE_NAMES)
 
 
 @pytest.mark.parametrize("script", ["app", "predict", "prepare", "publish", "score", "train"])

@@ -78,7 +78,7 @@ def test_a_finding_map_is_put_back_where_it_was_seen(processor):
     finding_map = np.zeros((28, 28))
     finding_map[7, 21] = 1.0  # the centre of this cell lies at 21.5/28 of the crop from the left, 7.5/28 from the top
     placed = processor.place_map(finding_map, height=1000, width=800)
-    assert placed.shape == (1000, 800) and 0 <= placed.min() and placed.max() <= 1
+    assert placed.shape == (1000, 800) and placed.min() >= 0 and placed.max() <= 1
     top, left = np.unravel_index(placed.argmax(), placed.shape)
     assert left == pytest.approx(800 * (0.05 + 0.9 * 21.5 / 28), abs=2)
     assert top == pytest.approx(1000 * (0.05 + 0.9 * 7.5 / 28), abs=2)

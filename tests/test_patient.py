@@ -27,9 +27,25 @@ def test_unknown_is_not_zero():
 
 @pytest.mark.parametrize(
     ("written", "years"),
-    [(81, 81), ("81", 81), ("058Y", 58), ("42 Y", 42), ("042y", 42), ("42 years", 42), ("63,5", 63.5), (np.int64(7), 7)]
-    + [("006M", 0.5), ("6 months", 0.5), ("010D", 0.0274), ("003W", 0.0575), ("0", 0), ("120Y", 120)]
-    + [("000Y", None), ("000D", None), ("000", None)],
+    [
+        (81, 81),
+        ("81", 81),
+        ("058Y", 58),
+        ("42 Y", 42),
+        ("042y", 42),
+        ("42 years", 42),
+        ("63,5", 63.5),
+        (np.int64(7), 7),
+        ("006M", 0.5),
+        ("6 months", 0.5),
+        ("010D", 0.0274),
+        ("003W", 0.0575),
+        ("0", 0),
+        ("120Y", 120),
+        ("000Y", None),
+        ("000D", None),
+        ("000", None),
+    ],
 )
 def test_an_age_is_read_in_any_form(written: object, years: float | None):
     patient = Patient(age=written)

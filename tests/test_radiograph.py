@@ -284,8 +284,16 @@ def test_real_files_are_read(nih_mini: Path):
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize(
     ("kind", "factor", "offset"),
-    [("u1", 1, 0), ("u2", 257, 0), ("u2", 16, 0), ("f4", 1 / 255, 0), ("i1", 1, -128)]
-    + [("i2", 16, -2000), ("i4", 70_000, -9_000_000), ("u4", 16_843_009, 0)],
+    [
+        ("u1", 1, 0),
+        ("u2", 257, 0),
+        ("u2", 16, 0),
+        ("f4", 1 / 255, 0),
+        ("i1", 1, -128),
+        ("i2", 16, -2000),
+        ("i4", 70000, -9000000),
+        ("u4", 16843009, 0),
+    ],
 )
 def test_tiffs_of_either_polarity_every_sign_and_depth(drawing, kind, factor, offset, photometric, order):
     """As in its own file: 0 white or black, the values signed or not, and 32 bits that are not signed."""

@@ -1,0 +1,1 @@
+"""Commands for the makers of the model and its pages; nothing of the package imports them."""

@@ -78,6 +78,7 @@ def _with_interval(values: np.ndarray, bootstrap: Bootstrap, form: str) -> str:
 
 
 def main() -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Compare finding maps on RSNA's opacity boxes of the validation fold.")
     parser.add_argument("models", nargs="+", help="model packages; the first is the reference")
     parser.add_argument("--boxes", type=Path, default=Path("../shared/nih-more/rsna_boxes.csv"), help="RSNA's boxes")

@@ -18,6 +18,7 @@ CHESTS_LOST = 0.005
 
 
 def main() -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Fit demo/gate.json on chests and on other pictures.")
     parser.add_argument("--source", required=True, help="radiographs, such as parquet:FOLDER")
     arguments = parser.parse_args()

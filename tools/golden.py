@@ -35,6 +35,7 @@ def measure_golden(pipe: ChestXrayFindingsPipeline) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the command."""
     write_text(FILE, json.dumps(measure_golden(load_pipeline(str(ROOT))), indent=1) + "\n")
     print(f"written: {FILE}")
 

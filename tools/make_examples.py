@@ -22,6 +22,7 @@ EXAMPLES = (
 
 
 def main() -> None:
+    """Run the command."""
     from cxrfpn.data.phantom import draw_phantom  # only where examples are made
 
     FOLDER.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 def main() -> None:
+    """Run the command."""
     from playwright.sync_api import sync_playwright  # only where pictures are made
 
     DOCS.mkdir(exist_ok=True)

@@ -117,6 +117,7 @@ def _difference(row: Figures) -> str:
 
 
 def main() -> None:
+    """Run the command."""
     contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, UNRECTIFIED)))
     for page in PAGES:
         page.write_text(fill(page.read_text(), contents))

@@ -61,6 +61,7 @@ def _git(tree: Path, *arguments: str) -> str:
 
 
 def main() -> int:
+    """Run the command."""
     try:
         version = check_version(ROOT)
         check_repository(ROOT, version)

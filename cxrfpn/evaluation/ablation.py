@@ -170,6 +170,7 @@ def table(measured: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-training", action="store_true", help="measure the rows that are there, and no more")
     if not parser.parse_args().no_training:

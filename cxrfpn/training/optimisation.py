@@ -60,9 +60,11 @@ class Schedule:
             self.factor, self.waited = self.factor * PLATEAU_FACTOR, 0
 
     def state(self) -> dict[str, Any]:
+        """Return what `load_state` restores."""
         return {"factor": self.factor, "best": self.best, "waited": self.waited, "pos_weight": self.pos_weight}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state` returned."""
         self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
         self.pos_weight = dict(state.get("pos_weight", {}))
 

@@ -163,6 +163,7 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
+        """The epochs of all cycles together."""
         return sum(cycle.epochs for cycle in self.cycles)
 
     def cycle_of(self, epoch: int) -> Cycle:

@@ -162,7 +162,7 @@ def test_parameters_are_spread_as_the_settings_say():
     np.testing.assert_allclose(np.quantile(angle, [0.25, 0.75]), [-3.5, 3.5], atol=0.2)
     assert np.abs(parameters.warp[:, :, 2]).max() <= 0.1 + 2 * 0.06
     assert abs((parameters.sigma > 0).mean() - 0.4) < 0.02 and abs(parameters.degrade.mean() - 0.5) < 0.02
-    assert 0.2 <= parameters.sigma[parameters.sigma > 0].min() and parameters.sigma.max() <= 1.5
+    assert parameters.sigma[parameters.sigma > 0].min() >= 0.2 and parameters.sigma.max() <= 1.5
     assert np.abs(parameters.gain - 1).max() <= 0.2 and np.abs(parameters.offset).max() <= 0.1
 
 

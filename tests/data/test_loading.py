@@ -1,5 +1,6 @@
 """Loading: one order for ever, shared out exactly, resumed exactly."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_ranks_share_out_every_step_exactly(shards, plan, batch_size, world_size
         places = [loader.places(step) for loader in loaders]
         begin = step * batch_size * world_size
         assert places[0][0] == begin and all(first < last for first, last in places)
-        assert all(before[1] == after[0] for before, after in zip(places, places[1:], strict=False))
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(places))
         is_last = step == len(loaders[0]) - 1
         assert places[-1][1] == (loaders[0].entries_an_epoch if is_last else begin + batch_size * world_size)
         assert max(last - first for first, last in places) <= batch_size + 1

@@ -115,7 +115,7 @@ def test_each_finding_shows_where_its_boxes_are(finding: str) -> None:
         assert boxes and {box.finding for box in boxes} == {finding}
         boxed = np.zeros(clear.shape, bool)
         for box in boxes:
-            assert 0 <= box.x and 0 <= box.y and box.x + box.width <= 1 and box.y + box.height <= 1
+            assert box.x >= 0 and box.y >= 0 and box.x + box.width <= 1 and box.y + box.height <= 1
             left, top = round(256 * box.x), round(256 * box.y)
             boxed[top : top + round(256 * box.height), left : left + round(256 * box.width)] = True
         change = np.abs(clear.astype(int) - faint)

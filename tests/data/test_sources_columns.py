@@ -55,7 +55,8 @@ def test_every_finding_is_known_by_its_own_name() -> None:
 
 
 def test_columns_are_found_in_the_spellings_of_the_nih_and_of_its_mirrors() -> None:
-    nih = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position".split(",")
+    nih = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
+    nih.append("View Position")
     assert spelled(nih) == {
         "image_id": "Image Index",
         "patient_id": "Patient ID",

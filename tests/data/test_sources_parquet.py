@@ -220,7 +220,7 @@ def test_nih_mini_as_its_readme_counts_it(nih_mini: Path) -> None:
     boxes = [row.boxes for part in source.parts() if "test" in part for row in source.rows(part)]
     assert sum(map(len, boxes)) == 464
     assert any(box.finding == "Infiltration" for row in boxes for box in row)
-    assert all(0 <= box.x and box.x + box.width <= 1.01 for row in boxes for box in row)
+    assert all(box.x >= 0 and box.x + box.width <= 1.01 for row in boxes for box in row)
 
 
 def test_unlabelled_radiographs_are_read_without_a_word_of_what_stands_beside_them(tmp_path: Path) -> None:

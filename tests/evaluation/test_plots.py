@@ -32,7 +32,7 @@ def test_legends_lie_within_the_picture(scored, figures, name):
         FigureCanvasAgg(figure).draw()
         (legend,) = figure.findobj(Legend)
         box = legend.get_window_extent()
-    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1 and 0 <= box.y0
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
 
 
 def test_a_bar_without_an_interval_is_explained(figures):

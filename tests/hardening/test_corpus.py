@@ -111,7 +111,7 @@ def test_predict_answers_for_every_file_and_none_stops_the_others(run_python, pa
             assert name in others or corpus[name].is_good is not True, record
             assert not CONTROLS.search(record["error"])
         else:
-            assert name in unicode or name not in others and corpus[name].is_good is not False, name
+            assert name in unicode or (name not in others and corpus[name].is_good is not False), name
             assert sorted(each["label"] for each in record["findings"]) == sorted(FINDINGS)
             for finding in record["findings"]:
                 assert all(math.isfinite(finding[key]) for key in ("score", "probability", "threshold"))

@@ -143,7 +143,7 @@ def test_json_of_too_many_values_is_refused_before_it_is_parsed(behind, body):
 
 
 def test_json_of_a_whole_batch_is_taken(behind):
-    address, reached = behind
+    address, _reached = behind
     file = {"path": "/tmp/a/" + "a" * 200 + ".png", "url": "http://127.0.0.1/" + "a" * 200, "size": 1, "orig_name": "a",
             "mime_type": "image/png", "is_stream": False, "meta": {"_type": "gradio.FileData"}}  # fmt: skip
     body = {"data": [[file] * 200, "youden"], "fn_index": 3, "session_hash": "a"}

@@ -34,10 +34,10 @@ def ask(demo: Demo, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
     from mcp.client.streamable_http import streamablehttp_client
 
     async def run() -> list[Any]:
-        async with streamablehttp_client(f"{demo.address}/gradio_api/mcp/") as (read, write, _):
-            async with ClientSession(read, write) as session:
-                await session.initialize()
-                return [await session.list_tools(), *[await session.call_tool(*call) for call in calls]]
+        client = streamablehttp_client(f"{demo.address}/gradio_api/mcp/")
+        async with client as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            return [await session.list_tools(), *[await session.call_tool(*call) for call in calls]]
 
     return asyncio.run(run())
 

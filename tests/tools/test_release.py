@@ -24,7 +24,7 @@ def test_a_version_that_all_files_name_is_ready(tree):
 
 
 @pytest.mark.parametrize(
-    "file, old, new, reason",
+    ("file", "old", "new", "reason"),
     [
         ("pyproject.toml", "1.2.0", "1.3.0", "its newest version is 1.2.0, not 1.3.0"),
         ("CITATION.cff", "1.2.0", "1.1.0", "names version 1.1.0, not 1.2.0"),

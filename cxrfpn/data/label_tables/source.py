@@ -20,12 +20,15 @@ class LabelTableSource:
         self.table, self.name = table, table.name
 
     def metadata(self) -> pd.DataFrame:
+        """See `Source.metadata`."""
         return self.table.metadata.copy()
 
     def parts(self) -> list[str]:
+        """See `Source.parts`."""
         return list(self._runs)
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        """See `Source.rows`."""
         paths = self._runs[part]
         table = self.table.metadata
         for record in table[table["image_id"].isin(paths)].itertuples(index=False):

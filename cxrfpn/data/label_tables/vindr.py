@@ -44,8 +44,6 @@ def read_vindr(file: Path) -> LabelTable:
         marks = majority(marks, pd.Series(marks.index.get_level_values("image_id")))
     else:
         marks = read_marks(table, list(FINDINGS_OF), file)
-        if "rad_id" in table:
-            marks = majority(marks, table["image_id"])
-        else:
-            marks = marks.set_axis(table["image_id"], axis=0)
+        images = table["image_id"]
+        marks = majority(marks, images) if "rad_id" in table else marks.set_axis(images, axis=0)
     return make_table("vindr", file, {"image_id": marks.index.tolist()}, marks, FINDINGS_OF)

@@ -94,7 +94,7 @@ class Chest:
             (half, 0.36), (half + 0.3 * knob, 0.325), (half + knob, 0.30), (half + knob, 0.265),
             (half + 0.5 * knob, 0.235), (half, 0.20), (half, 0.12), (0.05, -0.05),
         ]  # fmt: skip
-        return smooth(np.array(points) + (0, self.apex - 0.11), closed=True)
+        return smooth(np.add(points, (0, self.apex - 0.11)), closed=True)
 
     def body_outline(self) -> np.ndarray:
         """Neck, shoulders and arms that leave the picture, and the flanks."""

@@ -1,5 +1,7 @@
-"""The 14 findings, each drawn by its textbook sign (Felson, "Chest Roentgenology", 1973; Hansell et al., "Fleischner
-Society: glossary of terms for thoracic imaging", 2008).
+"""The 14 findings, each drawn by its textbook sign.
+
+The signs are those of Felson, "Chest Roentgenology", 1973, and of Hansell et al., "Fleischner Society: glossary of
+terms for thoracic imaging", 2008.
 
 A sign changes a film and gives back where it is, a mask [S,S] float32 from 0 to 1 for each place. `extent` scales its
 size and `contrast` how clearly it shows; 1 is the usual. Cardiomegaly, emphysema, atelectasis and fibrosis change the
@@ -39,7 +41,7 @@ def atelectasis(film: Film, extent: float, contrast: float) -> list[np.ndarray]:
     for height in random.uniform(0.03, 0.07) + np.array([0.0, 0.045]):
         middle = np.array([side * random.uniform(0.19, 0.22), chest.dome(side) - height])
         half = extent * np.array([random.uniform(0.07, 0.09), random.uniform(-0.02, 0.012)]) * (side, 1)
-        bend = middle + (0, 0.008)
+        bend = np.add(middle, (0, 0.008))
         plate = film.canvas.strokes(smooth([[middle - half, bend, middle + half]]), 0.017 * extent, 0.004)
         where = np.maximum(where, plate)
     where *= film.lung(side)

@@ -119,7 +119,7 @@ def tabulate(
 
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
-    """Number a table indexed by (file, row) from 0; warn where patients and NIH file names disagree.
+    """Return a table indexed by (file, row) numbered from 0; warn where patients and NIH file names disagree.
 
     Raises:
         SourceError: an image twice, or a patient on both sides of a split; with the files and rows.

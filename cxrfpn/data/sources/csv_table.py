@@ -49,17 +49,20 @@ class CsvSource:
         self.name = f"csv:{file}"
 
     def metadata(self) -> pd.DataFrame:
+        """See `Source.metadata`."""
         warn_of_lone_images(self._table, self.name)
         self._warn_of_findings_without_a_column()
         return self._table.copy()
 
     def parts(self) -> list[str]:
+        """See `Source.parts`."""
         for row, path in enumerate(self._paths.values(), start=2):
             if not Path(path).is_file():
                 raise SourceError(f"{self.file}, row {row}: no file {path} (paths start at the table's folder)")
         return list(self._runs)
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        """See `Source.rows`."""
         paths = self._runs[part]
         for record in self._table[self._table["image_id"].isin(paths)].itertuples(index=False):
             if wanted is None or record.image_id in wanted:
@@ -119,9 +122,9 @@ class CsvSource:
 
 
 def locate(folder: Path, written: str) -> Path:
-    """Return where the image of a table in `folder` lies; written by Windows, also by the end of its path.
+    r"""Return where the image of a table in `folder` lies; written by Windows, also by the end of its path.
 
-    `C:\\ward\\films\\1.png` may be `folder/ward/films/1.png`, `folder/films/1.png` or `folder/1.png`.
+    `C:\ward\films\1.png` may be `folder/ward/films/1.png`, `folder/films/1.png` or `folder/1.png`.
     """
     path = folder / written.strip()
     if "\\" not in written or path.exists():

@@ -42,20 +42,20 @@ class NihSource:
         self.name = f"nih:{folder}"
 
     def metadata(self) -> pd.DataFrame:
+        """See `Source.metadata`."""
         return self._table.copy()
 
     def parts(self) -> list[str]:
+        """See `Source.parts`."""
         return list(self._places)
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        """See `Source.rows`."""
         ids = {path: image_id for image_id, path in self._places[part].items() if wanted is None or image_id in wanted}
         table = self._table[self._table["image_id"].isin(set(ids.values()))]
         records = {record.image_id: record for record in table.itertuples(index=False)}
-        archive = self.folder / part
-        if _is_archive(part):
-            files = _read_members(archive, ids)
-        else:
-            files = ((path, *read_file(Path(path))) for path in ids)
+        loose = ((path, *read_file(Path(path))) for path in ids)
+        files = _read_members(self.folder / part, ids) if _is_archive(part) else loose
         for path, image, error in files:
             record = records[ids[path]]
             yield make_row(record, image, self._boxes.get(record.image_id, ()), error)

@@ -69,6 +69,7 @@ class ParquetSource:
         self.findings = findings
 
     def parts(self) -> list[str]:
+        """See `Source.parts`."""
         place = self._place
         parts = sorted([*place.parts, *place.broken])
         if not parts:
@@ -81,6 +82,7 @@ class ParquetSource:
         return parts
 
     def metadata(self) -> pd.DataFrame:
+        """See `Source.metadata`."""
         parts = self.parts()
         with ThreadPoolExecutor(METADATA_THREADS) as pool:
             tables = pool.map(self.part_metadata, parts)
@@ -96,6 +98,7 @@ class ParquetSource:
             return tabulate(self._raw(part), part, findings=self.findings)
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        """See `Source.rows`."""
         with self._one_line_errors(part):
             raw = self._raw(part)
             records = list(tabulate(raw, part, findings=self.findings).itertuples(index=False))

@@ -62,14 +62,17 @@ class StreamedSource:
         self.name, self._open, self.base, self.without, self.columns = name, streams, base, without, columns or {}
 
     def metadata(self) -> pd.DataFrame:
+        """See `Source.metadata`."""
         if "patient_id" not in self.without:
             warn_of_lone_images(self._table, self.name)
         return self._table.copy()
 
     def parts(self) -> list[str]:
+        """See `Source.parts`."""
         return list(self._runs or self._shards)
 
     def rows(self, part: str, wanted: Container[str] | None = None) -> Iterator[Row]:
+        """See `Source.rows`."""
         within = self._runs[part] if self._runs else None
         rows = self._places.index[self._places["part"] == part] if within is None else range(len(self._table))
         records = [record for record in self._table.loc[rows].itertuples(index=False)
