@@ -16,7 +16,7 @@ help:
 	@echo "make test      install, run the tests and print their coverage; make test-all runs the slow ones too"
 	@echo "make audit     ask whether a known hole is in what is installed"
 	@echo "make bench     ratios measured side by side"
-	@echo "make lint      ruff; make format fixes what it can"
+	@echo "make lint      ruff and mypy; make format fixes what it can"
 	@echo "make release   check that all files name the same version, and tag it"
 
 demo: $(VENV)/.demo-installed
@@ -39,6 +39,7 @@ bench: $(VENV)/.bench-installed
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .

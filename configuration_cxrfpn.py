@@ -98,9 +98,9 @@ class CxrFpnConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         # Without these, transformers would name the findings LABEL_0... and its pipeline would apply a softmax.
-        if self.id2label is None:
+        if self.id2label is None:  # type: ignore[has-type]
             self.id2label = dict(enumerate(FINDINGS))
-        self.problem_type = self.problem_type or "multi_label_classification"
+        self.problem_type = self.problem_type or "multi_label_classification"  # type: ignore[has-type]
         # A saved package brings its own modules, wherever the one that it was loaded from had them.
         kwargs.update(auto_map=dict(AUTO_MAP), custom_pipelines=copy.deepcopy(CUSTOM_PIPELINES))
         super().__post_init__(**kwargs)

@@ -4,6 +4,7 @@ The worker is WORKER, run as a script. It imports numpy, Pillow, pydicom and its
 """
 
 import atexit
+import io
 import json
 import os
 import signal
@@ -14,14 +15,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 try:
     import resource
 except ImportError:  # Windows has no limits of this kind; the time limit holds there too
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .pixels_cxrfpn import MAX_PIXELS, RadiographError
@@ -92,8 +93,10 @@ class _Worker:
             env=_environment(),
             pipesize=2**20,
         )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._requests, self._answers = self.process.stdin, cast(io.BufferedReader, self.process.stdout)
         with self._limit(START_SECONDS):
-            if self.process.stdout.read(len(READY)) != READY:
+            if self._answers.read(len(READY)) != READY:
                 self.stop()
                 raise OSError("the decoding process ends as it starts")
 
@@ -102,24 +105,24 @@ class _Worker:
         try:
             with self._limit(WALL_PER_CPU * request["limits"]["cpu_seconds"]):
                 for piece in (REQUEST.pack(len(head), len(data)), head, data):
-                    self.process.stdin.write(piece)
-                self.process.stdin.flush()
+                    self._requests.write(piece)
+                self._requests.flush()
                 return self._answer()
         except (OSError, ValueError, EOFError, struct.error) as error:
             raise _BrokenError from error
 
     def _answer(self) -> tuple[np.ndarray | None, dict[str, Any]]:
-        (length,) = ANSWER.unpack(_read(self.process.stdout, ANSWER.size))
+        (length,) = ANSWER.unpack(_read(self._answers, ANSWER.size))
         if length > MAX_JSON_BYTES:
             raise ValueError(length)
-        fields = json.loads(_read(self.process.stdout, length))
+        fields = json.loads(_read(self._answers, length))
         if "error" in fields:
             return None, fields
         height, width = fields.pop("shape")
         if not 0 < height * width <= MAX_PIXELS:
             raise ValueError((height, width))
         pixels = np.empty((height, width), np.uint8)
-        if self.process.stdout.readinto(memoryview(pixels).cast("B")) != pixels.size:
+        if self._answers.readinto(memoryview(pixels).cast("B")) != pixels.size:
             raise EOFError
         return pixels, {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
@@ -128,9 +131,9 @@ class _Worker:
 
     def stop(self) -> int:
         """End the process, if it has not ended yet, and return its exit code (minus the signal that ended it)."""
-        self.process.stdout.close()
+        self._answers.close()
         with suppress(OSError):
-            self.process.stdin.close()
+            self._requests.close()
         try:
             return self.process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
@@ -242,7 +245,7 @@ def serve(decode: Callable[..., tuple[np.ndarray, dict[str, Any]]]) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)  # decoders in C print their warnings there
     # pydicom would load this client for downloads, which takes longer than all the rest: let its import fail.
-    sys.modules["requests"] = None
+    sys.modules["requests"] = None  # type: ignore[assignment]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     answers.write(READY)
     answers.flush()

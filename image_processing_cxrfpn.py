@@ -22,7 +22,7 @@ except ImportError:
     from radiograph_cxrfpn import Radiograph
 
 
-class CxrFpnImageProcessorKwargs(ImagesKwargs, total=False):
+class CxrFpnImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """What this processor takes besides transformers' own settings.
 
     crop_fraction: the share of each side that the centre crop keeps (the report's 0.9).

@@ -94,12 +94,12 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
     def __init__(self, config: CxrFpnConfig):
         super().__init__(config)
         self.backbone = make_backbone(config)
+        self.pyramid: Pyramid | None = None
         if config.pyramid_channels:
             self.pyramid = Pyramid(config, self.backbone.channels)
             levels_read = 1 if config.pooling == "scores" else len(PYRAMID_STRIDES)
             pooled = levels_read * config.pyramid_channels
         else:
-            self.pyramid = None
             pooled = self.backbone.channels[-1]
         self.image_branch = nn.Linear(pooled, config.image_features) if config.image_features else None
         self.patient_branch = PatientBranch(config) if config.patient_features else None

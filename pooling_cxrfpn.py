@@ -42,6 +42,7 @@ class Reading:
         """
         if self.scores is not None:
             return maps_of_scores(self.scores[:, chosen])
+        assert self.shares is not None and self.pooled is not None
         slopes = gradients(self.pooled)
         # Shares of either sign nearly cancel: adding them up needs more digits than autocast's bf16 has.
         with torch.no_grad(), torch.autocast(slopes.device.type, enabled=False):

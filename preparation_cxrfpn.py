@@ -77,7 +77,9 @@ class Preparation:
     def crop(self, pixels: np.ndarray) -> np.ndarray:
         """Cut the centre out of [H,W] uint8 pixels and resize it to [height, width] uint8."""
         if not self.do_resize:
-            left, top, right, bottom = (round(edge) for edge in crop_box(*pixels.shape, self.crop_fraction))
+            left, top, right, bottom = (
+                round(edge) for edge in crop_box(pixels.shape[0], pixels.shape[1], self.crop_fraction)
+            )
             return pixels[top:bottom, left:right].copy()
         if self.prepared_size is not None:
             pixels = resize_to_square(pixels, self.prepared_size)
@@ -112,7 +114,8 @@ def crop_and_resize(
     pixels: np.ndarray, size: tuple[int, int], crop_fraction: float, resample: int = Image.Resampling.BILINEAR
 ) -> np.ndarray:
     """Cut out the central part of [H,W] uint8 pixels and resize it, with antialiasing, to size (height, width)."""
-    box = crop_box(*pixels.shape, crop_fraction)
+    height, width = pixels.shape
+    box = crop_box(height, width, crop_fraction)
     resized = Image.fromarray(pixels).resize((size[1], size[0]), resample, box=box)
     return np.array(resized)
 

@@ -50,12 +50,10 @@ def _export(arguments: argparse.Namespace) -> None:
 
     precision = next((name for name in GUARDED if getattr(arguments, name) is not None), None)
     pipe = load_pipeline(str(arguments.run))
-    source = None
-    if precision is not None:
-        source = open_source(getattr(arguments, precision), findings=pipe.model.findings)
-    if source is None:
+    if precision is None:
         export_onnx(pipe, arguments.onnx)
     else:
+        source = open_source(getattr(arguments, precision), findings=pipe.model.findings)
         export = {"int8": export_int8, "bf16": export_bf16}[precision]
         show(export(pipe, source, arguments.onnx))
     show(f"written: {arguments.onnx} ({arguments.onnx.stat().st_size / 1e6:.1f} MB)")

@@ -14,6 +14,7 @@ from engine_cxrfpn import AUTO, BACKENDS, load_engine
 from findings_cxrfpn import FINDINGS
 
 if TYPE_CHECKING:
+    from cxrfpn.data.schema import Source
     from cxrfpn.evaluation.reporting import Report
 
 ROOT = Path(__file__).resolve().parent
@@ -29,7 +30,8 @@ def main() -> int:
         report = _score(arguments)
         if arguments.no_examples:
             report = replace(report, examples={})
-        written, counts = save_report(report, arguments.output_dir), []
+        written = save_report(report, arguments.output_dir)
+        counts: list[str] = []
         if arguments.checklist:
             checklist, counts = save_checklist(report, arguments.output_dir)
             written.append(checklist)
@@ -128,10 +130,12 @@ def _score(arguments: argparse.Namespace) -> Report:
     if not arguments.predictions:
         engine = load_engine(arguments.model, arguments.backend, trust_remote_code=arguments.trust_remote_code)
     findings = FINDINGS if engine is None else engine.findings
+    if labels is not None and not arguments.source:
+        source: Source = LabelTableSource(labels)
+    else:
+        source = open_source(arguments.source, columns=arguments.columns, findings=findings)
     request = ScoreRequest(
-        source=open_source(arguments.source, columns=arguments.columns, findings=findings)
-        if arguments.source
-        else LabelTableSource(labels),
+        source=source,
         split=arguments.split,
         protocol=PROTOCOLS[arguments.protocol](),
         settings=settings,

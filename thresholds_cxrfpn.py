@@ -83,7 +83,7 @@ def _check_form(content: Any) -> None:
 
 
 def _check_calibration(finding: str, fit: Any, findings: Sequence[str]) -> None:
-    numbers = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
+    numbers: list[Any] = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
     known = finding in findings and numbers
     if not known or not all(_is_number(each) and abs(each) <= LARGEST_COEFFICIENT for each in numbers):
         raise ThresholdsError(

@@ -30,7 +30,7 @@ class TorchEngine(Engine):
         self.thresholds = pipe.thresholds
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> str:  # type: ignore[override]
         """The precision in which convolutions are computed."""
         return "bf16" if uses_bf16(self.pipe.device, self.pipe.model.dtype) else "fp32"
 

@@ -17,7 +17,7 @@ from cxrfpn.data.sources import open_source
 from cxrfpn.prediction.parts import predict_parts
 from cxrfpn.publishing.onnx_export import export_onnx
 from engine_cxrfpn import Engine
-from exported_cxrfpn import OpenVinoEngine
+from exported_cxrfpn import ExportedEngine, OpenVinoEngine
 from loading_cxrfpn import load_pipeline
 from torch_engine_cxrfpn import TorchEngine
 
@@ -47,7 +47,7 @@ def _exported(path: Path, size: int | None = None) -> Engine:
 def _archive(engine: Engine, what: str, side: int, images: int, aim: float) -> Row:
     drawn = PhantomSource(images, side=side)
     with tempfile.TemporaryDirectory() as folder:
-        write_shard(Path(folder) / "part.parquet", list(drawn.rows(drawn.parts()[0])), {})
+        write_shard(Path(folder) / "part.parquet", [(row, side) for row in drawn.rows(drawn.parts()[0])], {})
         source, written = open_source(f"parquet:{folder}"), Path(folder) / "predictions"
         network = _network(engine)
 
@@ -75,4 +75,5 @@ def _network(engine: Engine) -> Callable[[], object]:
         ready = {"pixel_values": torch.randn(BATCH, 3, size, size), "patient": torch.zeros(BATCH, 3)}
         return lambda: engine.pipe.forward(dict(ready))
     pixel_values = np.random.default_rng(0).standard_normal((BATCH, 3, size, size), np.float32)
+    assert isinstance(engine, ExportedEngine)
     return lambda: engine.run(pixel_values, np.zeros((BATCH, 3), np.float32))

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.ratio import Row, time_ratio
 from configuration_cxrfpn import CxrFpnConfig
-from cxrfpn.data.phantom import PhantomSource
 from cxrfpn.data.preparing import prepare
+from cxrfpn.data.sources import open_source
 from cxrfpn.training import loop
 from cxrfpn.training.loss import compute_loss
 from cxrfpn.training.recipe import Cycle, Recipe
@@ -23,7 +23,7 @@ def measure() -> list[Row]:
     """On drawn chests at 128 pixels, 32 images a step."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "prepared"
-        prepare(PhantomSource(IMAGES), folder, size=SIZE)
+        prepare(open_source(f"phantom:{IMAGES}"), folder, size=SIZE)
         recipe = Recipe(
             source=f"parquet:{folder}",
             cycles=(Cycle(1, SIZE),),

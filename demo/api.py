@@ -85,7 +85,7 @@ def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
     Raises:
         ValueError: an impossible age. In a file it counts as unknown, but whoever sends one can correct it.
     """
-    given = {"age": age, "sex": sex, "view_position": view_position}
+    given: dict[str, Any] = {"age": age, "sex": sex, "view_position": view_position}
     known = {key: value for key, value in given.items() if value not in (None, UNKNOWN)}
     if notes := Patient(**known).notes:
         raise ValueError(notes[0])

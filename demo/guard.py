@@ -6,6 +6,7 @@ them, and limits on origins, on bodies and on what one client may use.
 
 import os
 import re
+from collections.abc import Callable
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
@@ -94,6 +95,7 @@ class Guard:
             await answer(scope, receive, send)
 
     def _body(self, path: str, headers: Headers, receive: Receive, client: str) -> Body:
+        check: Callable[[bytes], None]
         if path == UPLOAD:
             most, check = MAX_UPLOAD_BYTES, UploadCheck(
                 headers.get("content-type", ""), lambda size: self.clients.receive(client, size)

@@ -98,7 +98,7 @@ def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
         ValueError: an age that is no number of years in 0 to 120.
     """
     try:
-        patient = Patient(age=age)
+        patient: Patient | None = Patient(age=age)  # type: ignore[arg-type]  # it reads text too
     except ValueError:
         patient = None
     if patient is None or patient.notes:  # whoever typed an impossible age is here to correct it

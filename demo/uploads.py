@@ -78,11 +78,11 @@ class Batch:
     """
 
     def __init__(self, paths: Iterable[str | Path]):
-        paths = [Path(path) for path in paths]
-        _check_count(len(paths))
+        files = [Path(path) for path in paths]
+        _check_count(len(files))
         self._parts: list[tuple[Path, list[zipfile.ZipInfo] | None]] = []
         left = MAX_ENTRIES
-        for path in paths:
+        for path in files:
             entries = _list(path, left) if zipfile.is_zipfile(path) else None
             left -= len(entries or ())
             self._parts.append((path, None if entries is None else [entry for entry in entries if _is_file(entry)]))

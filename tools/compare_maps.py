@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from cxrfpn.data.schema import VALIDATION_FOLD, Box
+from cxrfpn.data.schema import VALIDATION_FOLD, Box, Row
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.intervals import Bootstrap, interval
 from cxrfpn.evaluation.localisation import GRID, Case, measure_map, point_at_mean_box
@@ -36,7 +36,7 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
     return boxes
 
 
-def films(sources: Sequence[str], boxes: dict[str, list[Box]]) -> Iterator[tuple]:
+def films(sources: Sequence[str], boxes: dict[str, list[Box]]) -> Iterator[Row]:
     """Yield the rows of the films that have boxes and a finding that looks like an opacity."""
     for name in sources:
         source = open_source(name)
@@ -46,7 +46,7 @@ def films(sources: Sequence[str], boxes: dict[str, list[Box]]) -> Iterator[tuple
                     yield row
 
 
-def measure(model: str, rows: Sequence, boxes: dict[str, list[Box]]) -> list[Case]:
+def measure(model: str, rows: Sequence[Row], boxes: dict[str, list[Box]]) -> list[Case]:
     """Return a case for each film and opacity finding of it."""
     pipe, cases = load_pipeline(model), []
     for row in tqdm(rows, desc=model, unit=" films"):
@@ -73,7 +73,10 @@ def shares(cases: Sequence[Case]) -> dict[str, np.ndarray]:
 
 
 def _with_interval(values: np.ndarray, bootstrap: Bootstrap, form: str) -> str:
-    low, high = interval(bootstrap.ratio(values, np.ones_like(values)))
+    bounds = interval(bootstrap.ratio(values, np.ones_like(values)))
+    if bounds is None:
+        return f"{values.mean():{form}}"
+    low, high = bounds
     return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
 
 

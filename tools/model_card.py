@@ -92,7 +92,7 @@ def fill(page: str, contents: Mapping[str, str]) -> str:
     """Put each table between its markers; a page need not have all of them."""
     for name, content in contents.items():
         between = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
-        page = between.sub(lambda _, content=content: f"{content}\n", page)
+        page = between.sub(f"{content}\n".replace("\\", r"\\"), page)
     return page
 
 

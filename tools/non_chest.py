@@ -22,7 +22,8 @@ def landscape(random: np.random.Generator) -> Image.Image:
     image = Image.fromarray((255 * level.clip(0, 1)).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(random.integers(0, 6)):
-        left, top, size = *random.uniform(0, SIDE, 2), random.uniform(8, 60)
+        left, top = random.uniform(0, SIDE, 2)
+        size = random.uniform(8, 60)
         draw.ellipse((left, top, left + size, top + size), fill=int(random.integers(0, 255)))
     return _grain(image, random, 6)
 

@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from cxrfpn.cells import write_csv
-from cxrfpn.data.schema import Source, SourceError
+from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, read_manifest, read_summary, shard_paths, write_shard
 from cxrfpn.data.sharpness import source_side
 from cxrfpn.files import FULL_DISK, clear_unfinished, write_atomically
@@ -181,13 +181,15 @@ def _start_worker(job: _Job, seen: Any) -> None:
 
 def _die_with_parent() -> None:
     """Killed without a chance to say so, the parent would leave its workers waiting without end."""
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)
 
 
 def _prepare_part(index: int) -> None:
     job, seen = _worker
-    prepared, skipped = [], {}
+    prepared: list[tuple[Row, int]] = []
+    skipped: dict[str, str] = {}
     for row in job.source.rows(job.parts[index]):
         try:
             # Thresholds are fitted and figures measured on the rest: on the very pixels that the pipeline sees.
@@ -203,7 +205,8 @@ def _prepare_part(index: int) -> None:
 
 def _summary(shards: Iterable[Path]) -> tuple[int, dict[str, str]]:
     """Images in shards, and those that could not be read."""
-    images, skipped = 0, {}
+    images = 0
+    skipped: dict[str, str] = {}
     for shard in shards:
         count, unreadable = read_summary(shard)
         images, skipped = images + count, skipped | unreadable

@@ -236,7 +236,8 @@ class PreparedShards(Images):
     def _read_index(self) -> None:
         self.skipped: dict[str, str] = {}
         self._places: list[tuple[Path, int, int]] = []  # of each row group: shard, number in it, first row
-        tables, counts = [], []
+        tables: list[pd.DataFrame] = []
+        counts: list[int] = []
         for shard in self.shards:
             with _readable(shard), pq.ParquetFile(shard) as file:
                 for number in range(file.num_row_groups):

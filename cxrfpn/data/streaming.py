@@ -44,8 +44,10 @@ class StreamedImages(Images):
             if not hasattr(source, "part_metadata"):
                 raise SourceError(f"{source.name}: cannot be streamed part by part; leave out --prepared none")
         self.folder, self.source, self.size = f"stream of {sources[0].name}", sources[0].name, size
-        self.findings, self.skipped = tuple(findings), {}
-        self._workers, self._kept = workers, {}
+        self.findings = tuple(findings)
+        self.skipped: dict[str, str] = {}
+        self._workers = workers
+        self._kept: dict[int, bytes] = {}
         self._places = [(source, part) for source in sources for part in source.parts()]
         with ThreadPoolExecutor(METADATA_THREADS) as pool:
             tables = list(pool.map(lambda place: place[0].part_metadata(place[1]), self._places))

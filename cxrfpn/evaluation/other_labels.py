@@ -50,7 +50,9 @@ def measure_by_table(
     chances = _chances(scored.scores, probabilities)[common]
     patients, resamples = scored.metadata["patient_id"][common], bootstrap.of(common)
     labels: dict[str, Any] = {}
-    truths = {finding: (theirs[:, FINDINGS.index(finding)], (finding,)) for finding in table.labelled}
+    truths: dict[str, tuple[NDArray, tuple[str, ...]]] = {
+        finding: (theirs[:, FINDINGS.index(finding)], (finding,)) for finding in table.labelled
+    }
     truths |= {name: (table.groups[name].to_numpy()[rows], members) for name, members in table.members.items()}
     for name, (truth, members) in truths.items():
         # A model of other findings is measured by what it shares with the table.

@@ -227,6 +227,6 @@ def _check_range(scores: pd.DataFrame, ids: pd.Series, path: str | Path) -> None
     raise PredictionsError(f"{path}: image {ids.iloc[row]}, {finding}: the score is {said}")
 
 
-def _some(ids: object) -> str:
+def _some(ids: Iterable[str]) -> str:
     names = list(ids)
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -136,7 +136,7 @@ def score_predictions(paths: Sequence[Path], request: ScoreRequest, thresholds: 
         points, fitted = _fit(systems[0], request, points)
     figures = _figures(systems[0], points, request, metadata, paths[0].name, False)
     if len(systems) == 2:
-        figures["comparison"] = {"with": paths[1].name, **compare(*systems, request.settings)}
+        figures["comparison"] = {"with": paths[1].name, **compare(systems[0], systems[1], request.settings)}
     return Report(figures, systems[0], probabilities(systems[0], points, request.settings), fitted=fitted)
 
 

@@ -74,7 +74,7 @@ def run_model(
             for outcome in outcomes:
                 name = outcome.item.image_id
                 if outcome.answer is None:
-                    run.unreadable[name] = outcome.error
+                    run.unreadable[name] = outcome.error or ""
                     continue
                 side, example = outcome.kept
                 records[name] = {

@@ -173,6 +173,7 @@ def probabilities(scored: Scored, thresholds: Thresholds, settings: Settings) ->
     if settings.prevalence == OBSERVED:
         actual = (scored.labels.sum(axis=0) + 0.5) / ((~np.isnan(scored.truth)).sum(axis=0) + 1)
     else:
+        assert isinstance(settings.prevalence, Mapping)
         actual = np.array([settings.prevalence[finding] for finding in scored.findings])
     return shift_prevalence(calibrated, fitted, actual)
 
@@ -251,7 +252,7 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
 
 
 def _difference(
-    first: NDArray, second: NDArray, firsts: NDArray, seconds: NDArray, patients: int | None = None
+    first: NDArray, second: NDArray, firsts: NDArray, seconds: NDArray, *, patients: int | None = None
 ) -> dict[str, Any]:
     known = not (np.isnan(first[0]) or np.isnan(second[0]))
     return {

@@ -76,8 +76,8 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
 def _values(scored: Scored, calls: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """Each figure of each finding, [1,F]; NaN where it is undefined."""
     labels, absent, mine = scored.labels[mask], scored.absent[mask], calls[mask]
-    areas = auroc_by_finding(scored.truth[mask], scored.scores[mask], scored.findings).values()
-    areas = [np.nan if area is None else area for area in areas]
+    by_finding = auroc_by_finding(scored.truth[mask], scored.scores[mask], scored.findings)
+    areas = [np.nan if area is None else area for area in by_finding.values()]
     with np.errstate(invalid="ignore"):
         sensitivity = (labels & mine).sum(axis=0) / labels.sum(axis=0)
         specificity = (absent & ~mine).sum(axis=0) / absent.sum(axis=0)

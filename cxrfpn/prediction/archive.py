@@ -81,7 +81,7 @@ def predict_archive(
         return None
     engine = engine or load_engine(model, plan.backend)
     if engine.backend == "torch":
-        engine.to(state.device)
+        engine.to(state.device)  # type: ignore[attr-defined]
     mine = {part: plan.files[part] for part in plan.todo[state.process_index :: state.num_processes]}
     with tqdm(unit=" images", disable=not state.is_main_process, mininterval=0.5) as bar:
         seen = _show_progress(bar, Path(folder), len(plan.files))

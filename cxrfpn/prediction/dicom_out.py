@@ -38,7 +38,8 @@ def save_reports(
     Raises:
         InputError: a file cannot be written.
     """
-    version, stems = model_version(engine), set()
+    version = model_version(engine)
+    stems: set[str] = set()
     for prediction, entry in zip(predictions, inputs, strict=True):
         film = read_header(entry.path) if prediction.findings is not None else None
         if film is not None:
@@ -77,11 +78,12 @@ def report_film(
     Raises:
         ValueError: the header lacks what links a report to its film.
     """
+    assert prediction.findings is not None and prediction.radiograph is not None
     findings, notes = prediction.findings, prediction.findings.notes
     point = operating_point or engine.thresholds.default
     pixels = prediction.radiograph.pixels
     called = next((finding for finding in findings if finding["positive"]), None)
-    shown = called and (called["label"], engine.place_map(called["map"], *pixels.shape))
+    shown = None if called is None else (called["label"], engine.place_map(called["map"], *pixels.shape))
     picture = draw_capture(pixels, shown, findings, notes, version)
     return {
         "report": make_report(film, findings, notes, version, point),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from cxrfpn.table_text import PATH_SPELLINGS, SPELLINGS, find_column, read_rows, read_table
 from dicom_cxrfpn import is_dicom
@@ -31,7 +32,7 @@ class Input:
     """
 
     path: Path
-    patient: dict[str, str] = field(default_factory=dict)
+    patient: dict[str, Any] = field(default_factory=dict)
     row: str = ""
 
 

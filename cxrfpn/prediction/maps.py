@@ -35,6 +35,7 @@ def save_maps(predictions: Iterable[Prediction], engine: Engine, folder: Path) -
 
 def _draw(prediction: Prediction, engine: Engine, start: Path) -> None:
     """One picture for each positive finding, whose name begins with `start`."""
+    assert prediction.radiograph is not None and prediction.findings is not None
     pixels = prediction.radiograph.pixels
     for finding in prediction.findings:
         if finding["positive"]:

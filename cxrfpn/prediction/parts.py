@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,7 +89,8 @@ def predict_parts(
         operating_point=operating_point,
         embeddings=embeddings,
     )
-    for rows, outcomes in batches:
+    for batch, outcomes in batches:
+        rows = cast(_Rows, batch)
         if rows:
             writer.add(_record(outcome, embeddings) for outcome in outcomes)
         elif rows.error is None:
@@ -135,7 +136,7 @@ def _record(outcome: Predicted[Row], embeddings: bool) -> dict[str, Any]:
     """Return a row of a part's table, with the columns of `table_schema`."""
     record: dict[str, Any] = {"image_id": outcome.item.image_id, "patient_id": outcome.item.patient_id}
     if outcome.answer is None:
-        return record | {"error": outcome.error.removeprefix(f"{outcome.item.image_id}: ")}
+        return record | {"error": (outcome.error or "").removeprefix(f"{outcome.item.image_id}: ")}
     calls = "|".join(finding["label"] for finding in outcome.answer if finding["positive"])
     scores = {finding["label"]: finding["score"] for finding in outcome.answer}
     record |= {"positive": calls, "notes": outcome.answer.notes, **scores}

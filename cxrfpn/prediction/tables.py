@@ -45,8 +45,8 @@ def write_predictions(
 
 def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     for prediction in predictions:
-        if prediction.error is not None:  # the line names the file itself
-            print(f"{printable(prediction.error)}\n", file=file)
+        if prediction.findings is None:  # the line names the file itself
+            print(f"{printable(prediction.error or '')}\n", file=file)
             continue
         print(printable(prediction.image), file=file)
         width = max(20, *(len(name) + 2 for name in findings))
@@ -63,7 +63,7 @@ def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequ
 
 def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     for prediction in predictions:
-        if prediction.error is not None:
+        if prediction.findings is None:
             record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
         else:
             plain = [{key: value for key, value in each.items() if key != "map"} for each in prediction.findings]

@@ -111,9 +111,9 @@ def _findings(run: Path) -> tuple[str, ...]:
 
 def _check_weights(path: Path, known: Mapping[str, Any], weights: bytes, how: str) -> None:
     expected, actual = known.get("weights_digest"), weights_digest(load(weights))
-    if expected not in (None, actual):
+    if expected is not None and expected != actual:
         raise PublishError(
-            f"{path}: {how} with other weights than {WEIGHTS} (digest {expected[:12]}, not {actual[:12]}); "
+            f"{path}: {how} with other weights than {WEIGHTS} (digest {expected[:12]}, not {str(actual)[:12]}); "
             "fit and score this run again with score.py"
         )
 

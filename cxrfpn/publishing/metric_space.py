@@ -54,7 +54,9 @@ def metric_module() -> str:
     """Return the metric and the figures that it computes as one module, which imports nothing of this project."""
     folder = Path(__file__).parents[1] / "evaluation"
     metric, figures = ((folder / name).read_text(encoding="utf-8") for name in (METRIC, FIGURES))
-    docstring = _DOCSTRING.match(metric)[0]
+    found = _DOCSTRING.match(metric)
+    assert found is not None, METRIC
+    docstring = found[0]
     parts = [_OWN_IMPORT.sub("", _DOCSTRING.sub("", text)).strip() for text in (figures, metric)]
     return f"{docstring}\nFINDINGS = {FINDINGS!r}\n\n" + "\n\n\n".join(parts) + "\n"
 

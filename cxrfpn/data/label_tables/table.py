@@ -80,7 +80,7 @@ def make_table(
     there = {label: findings for label, findings in mapping.items() if label in marks}
     if not there:
         raise SourceError(f"{file}: has none of the columns {', '.join(mapping)}; is it a table of {kind}?")
-    single = {finding: [] for finding in FINDINGS}
+    single: dict[str, list[str]] = {finding: [] for finding in FINDINGS}
     for label, findings in there.items():
         if len(findings) == 1:
             single[findings[0]].append(label)

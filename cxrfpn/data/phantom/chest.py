@@ -138,7 +138,7 @@ class Chest:
         low = y[front] + 1.4 * fall[front]
         across, drop = np.array([1.0, 0.97, 0.82, 0.58, 0.40]), np.array([0.0, 0.02, 0.06, 0.10, 0.115])
         anterior = np.stack([across * reach[front, None], low[:, None] + drop], axis=-1)
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             smooth(np.concatenate([lines * (side, 1) for side in SIDES]), rounds=2) for lines in (posterior, anterior)
         )
 

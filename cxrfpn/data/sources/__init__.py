@@ -99,7 +99,7 @@ def _phantom(count: str, without: Collection[str], columns: Mapping[str, str]) -
         raise SourceError(f"phantom:{count}: {count!r} is not a number of drawings")
     from cxrfpn.data.phantom import PhantomSource
 
-    return PhantomSource(int(count))
+    return PhantomSource(int(count))  # type: ignore[return-value]  # its name cannot be set
 
 
 # The kinds that take any names of findings.

@@ -152,7 +152,7 @@ def make_row(record: Any, image: bytes, boxes: tuple[Box, ...] = (), error: str 
     """Make a Row of a table's row (a named tuple with METADATA_COLUMNS) and its image file, or of an error."""
     values = {name: getattr(record, name) for name in METADATA_COLUMNS}
     known = {name: value for name, value in values.items() if isinstance(value, tuple) or value == value}
-    patient = {name: known.get(name) for name in METADATA_COLUMNS}
+    patient: dict[str, Any] = {name: known.get(name) for name in METADATA_COLUMNS}
     patient["fold"] = None if patient["fold"] is None else int(patient["fold"])
     unknown = getattr(record, UNKNOWN_COLUMN, ())
     unknown = unknown if isinstance(unknown, tuple) else ()  # of a file that knows all, beside others

@@ -182,9 +182,9 @@ def _read_members(archive: Path, wanted: Container[str]) -> Iterator[tuple[str, 
             return
         with tarfile.open(archive, "r|*") as file:
             for member in file:
-                if member.name in wanted:
-                    yield member.name, *_read_member(file.extractfile(member))
-                file.members = []  # it would keep all of them
+                if member.name in wanted and (content := file.extractfile(member)) is not None:
+                    yield member.name, *_read_member(content)
+                file.members = []  # type: ignore[attr-defined]  # it would keep all of them
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[bytes, str | None]:
