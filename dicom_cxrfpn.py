@@ -39,7 +39,7 @@ COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COL
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 
 
-class _Deflated(Exception):
+class _DeflatedError(Exception):
     """Raised when pydicom is about to inflate the rest of a file, for which it has no limit."""
 
 
@@ -52,7 +52,7 @@ class _Counted(io.BytesIO):
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:  # asked for by pydicom of a deflated data set alone
-            raise _Deflated
+            raise _DeflatedError
         self.left -= 1
         if self.left < 0:
             raise RadiographError(f"{self.name}: has more elements than a radiograph needs; save its pixels alone")
@@ -121,7 +121,7 @@ def _parse(data: bytes, name: str, most: int | None, **options: Any) -> Any:
     file = _Counted(data, name)
     try:
         dataset = pydicom.dcmread(file, force=True, **options)
-    except _Deflated:
+    except _DeflatedError:
         inflated = _inflate(data[file.tell() :], name, most)
         dataset = pydicom.dcmread(_Counted(inflated, name), force=True, **options)
     if "TransferSyntaxUID" not in dataset.file_meta:  # a data set alone, as old archives keep them
