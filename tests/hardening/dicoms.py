@@ -248,14 +248,27 @@ def _jpeg_ls_of(pixels: np.ndarray, components: int) -> bytes:
 
 
 def lossless_jpeg(pixels: np.ndarray) -> bytes:
-    """The frame of 12-bit pixels as lossless JPEG, which GDCM alone writes and reads; it takes and makes files only."""
+    """The frame of 12-bit pixels as lossless JPEG."""
+    return _frame_by_gdcm(pixels, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+
+
+def jpeg_of_12_bits(pixels: np.ndarray) -> bytes:
+    """The frame of 12-bit pixels as JPEG Extended, which loses a little."""
+    return _frame_by_gdcm(pixels, gdcm.TransferSyntax.JPEGExtendedProcess2_4, is_lossless=False)
+
+
+def _frame_by_gdcm(pixels: np.ndarray, syntax: int, is_lossless: bool = True) -> bytes:
+    """A frame of a coding that GDCM alone writes; it takes and makes files only."""
+    codec = gdcm.JPEGCodec()
+    codec.SetLossless(is_lossless)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.dcm")
         path.write_bytes(stored(make_dicom(pixels)))
         reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
         reader.SetFileName(str(path))
         assert reader.Read()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetUserCodec(codec)
         change.SetInput(reader.GetImage())
         assert change.Change()
         writer.SetFile(reader.GetFile())
