@@ -9,36 +9,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxrfpn.evaluation.ablation import table as ablation_table
+from tools.ablation import table as ablation_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 METRICS, ABLATION = RESULTS / "metrics.json", RESULTS / "ablation.json"
-# Measured before the pyramid was rectified.
-UNRECTIFIED = RESULTS / "ablation-unrectified.json"
 PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md")
-EARLIER = {
-    "plain": "a plain DenseNet-121 against the network with pyramid and patient",
-    "pretrained": "starting from the weights of `pretraining.yaml`",
-    "lungs": "half of all radiographs shown are lungs-only",
-}
 
 Figures = Mapping[str, Any]
 
 
-def tables(figures: Figures, ablation: Figures, unrectified: Figures) -> dict[str, str]:
+def tables(figures: Figures, ablation: Figures) -> dict[str, str]:
     """Return the table of each marker.
 
     Args:
         figures: metrics.json as score.py writes it, of a source with sharp and blurred images.
-        ablation, unrectified: as `measure_rows` gives them.
+        ablation: ablation.json as `tools.ablation` writes it.
     """
     return {
-        "headline": headline(figures, ablation),
+        "headline": headline(figures, ablation["parts"]),
         "findings": findings(figures),
         "maps": maps(figures["localisation"]),
-        "ablation": ablation_table(ablation),
-        "earlier": earlier(unrectified),
+        "release": ablation_table(ablation["release"]),
+        "parts": ablation_table(ablation["parts"]),
     }
 
 
@@ -82,12 +75,6 @@ def maps(localisation: Figures) -> str:
     )
 
 
-def earlier(unrectified: Figures) -> str:
-    """Return what single changes were worth before the pyramid was rectified."""
-    rows = [f"| {text} | {_difference(unrectified['rows'][name])} |" for name, text in EARLIER.items()]
-    return "\n".join(["| change | difference in mean AUROC |", "|---|---|", *rows])
-
-
 def fill(page: str, contents: Mapping[str, str]) -> str:
     """Put each table between its markers; a page need not have all of them."""
     for name, content in contents.items():
@@ -111,14 +98,9 @@ def _of_patients(row: Figures) -> str:
     return f" ({row['positive_patients']:,} patients)" if "positive_patients" in row else ""
 
 
-def _difference(row: Figures) -> str:
-    low, high = row["difference_ci"]
-    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
 def main() -> None:
     """Run the command."""
-    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, UNRECTIFIED)))
+    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION)))
     for page in PAGES:
         page.write_text(fill(page.read_text(), contents))
         print(f"written: {page}")

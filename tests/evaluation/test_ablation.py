@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +12,10 @@ from sklearn.metrics import roc_auc_score
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation.ablation import REFERENCE, ROWS, TABLE, measure_rows, scores_of, table
 from cxrfpn.evaluation.scoring import Settings
+from tools.ablation import FIGURES, PARTS, RELEASE, TABLES, _mean_scores, measure_rows, scores_of, table
+
+REFERENCE = "patient"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,9 @@ def measured(make_scored, tmp_path_factory) -> tuple[dict, dict]:
         figures = {"image_id": columns["image_id"], SIDE_COLUMN: sides, **dict(zip(FINDINGS, scores.T, strict=True))}
         pq.write_table(pa.table(figures), files[name])
         expected[name] = roc_auc_score(scored.labels[chosen], scores[chosen])
-    return measure_rows(open_source(f"parquet:{folder / 'source'}"), files, Settings(resamples=200)), expected
+    return measure_rows(
+        open_source(f"parquet:{folder / 'source'}"), files, REFERENCE, Settings(resamples=200)
+    ), expected
 
 
 def test_rows_are_measured_on_sharp_test_images_only(measured):
@@ -48,16 +53,29 @@ def test_rows_are_measured_on_sharp_test_images_only(measured):
 
 def test_the_table_says_each_row_with_its_interval_and_the_reference_in_bold(measured):
     lines = table(measured[0]).splitlines()
-    assert lines[2].startswith(f"| **{ROWS[REFERENCE].text}** | 0.") and lines[2].endswith("|  |")
-    assert lines[3].startswith(f"| {ROWS['plain'].text} | 0.") and " | -0." in lines[3] and " to -0." in lines[3]
+    assert lines[2].startswith(f"| **{PARTS[REFERENCE].text}** | 0.") and lines[2].endswith("|  |")
+    assert lines[3].startswith(f"| {PARTS['plain'].text} | 0.") and " | -0." in lines[3] and " to -0." in lines[3]
 
 
-def test_the_table_in_the_tree_is_of_the_scores_in_the_tree(nih_mini):
-    figures = json.loads(TABLE.read_text())
-    assert set(figures["rows"]) == {name for name in ROWS if scores_of(name).exists()}
+@pytest.mark.parametrize("title", TABLES)
+def test_the_figures_in_the_tree_are_of_the_scores_in_the_tree(nih_mini, title):
+    rows, reference = TABLES[title]
+    figures = json.loads(FIGURES.read_text())[title]
+    assert set(figures["rows"]) == {name for name in rows if scores_of(name).exists()}
     files = {name: scores_of(name) for name in figures["rows"]}
-    measured = measure_rows(open_source(f"parquet:{nih_mini}"), files, Settings())
+    measured = measure_rows(open_source(f"parquet:{nih_mini}"), files, reference, Settings())
     assert (measured["images"], measured["patients"]) == (figures["images"], figures["patients"])
     for name, row in figures["rows"].items():
         for figure, value in row.items():
             assert measured["rows"][name][figure] == pytest.approx(value, abs=1e-9), (name, figure)
+
+
+def test_the_mean_of_two_teachers_is_of_the_same_radiographs(tmp_path):
+    one = pd.DataFrame({"image_id": ["a", "b"], SIDE_COLUMN: [300, 400], **{name: [0.2, 0.4] for name in FINDINGS}})
+    other = one.iloc[::-1].assign(**{name: [1.0, 0.6] for name in FINDINGS})  # the other way round
+    for name, scores in (("one", one), ("other", other)):
+        scores.to_parquet(tmp_path / name, index=False)
+    mean = _mean_scores([tmp_path / "one", tmp_path / "other"])
+    assert mean["image_id"].tolist() == ["a", "b"] and mean[SIDE_COLUMN].tolist() == [300, 400]
+    np.testing.assert_allclose(mean[list(FINDINGS)], [[0.4] * 14, [0.7] * 14])
+    assert set(RELEASE["teachers"].mean_of) <= set(RELEASE)

@@ -1,8 +1,8 @@
-"""Measure what each part of the model is worth: runs that differ in one thing, on one budget, and a table of them.
+"""Measure what each part of the model is worth, and what each step to the release gained.
 
-`python -m cxrfpn.evaluation.ablation` trains the rows that have no scores yet, scores the test radiographs by them and
-by the released model, and writes results/ablation.json. The scores stay in results/ablation/, so that a later row can
-be paired with earlier ones.
+`python -m tools.ablation` trains the rows of recipes/ablation.yaml that have no scores yet, scores the test radiographs
+by all rows, and writes results/ablation.json. The scores stay in results/ablation/, so that a later row can be paired
+with earlier ones.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from engine_cxrfpn import load_engine
 from package_cxrfpn import WEIGHTS
 from radiograph_cxrfpn import read_radiograph
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE, RUNS, TABLE = "recipes/ablation.yaml", Path("runs/ablation"), ROOT / "results" / "ablation.json"
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE, RUNS, FIGURES = "recipes/ablation.yaml", Path("runs/ablation"), ROOT / "results" / "ablation.json"
 SOURCE = "parquet:../shared/nih-mini"
 # Small pictures for the baseline of pixels: shrunk by their means, so that sharp and blurred ones look alike.
 SMALL_SIDE, BOX = 48, Image.Resampling.BOX
@@ -49,39 +49,51 @@ class Row:
         text: its name in the table.
         overrides: what it changes in the recipe.
         folder: of a package that is not trained here but scored as it is.
+        mean_of: the rows whose scores it averages.
         is_baseline: whether it has no network.
     """
 
     text: str
     overrides: tuple[str, ...] = ()
     folder: str | None = None
+    mean_of: tuple[str, ...] = ()
     is_baseline: bool = False
 
 
-REFERENCE = "patient"
 NO_PATIENT = ("--network.patient_features", "0")
-ROWS: dict[str, Row] = {
+# Short runs that differ in one thing each.
+PARTS: dict[str, Row] = {
     "patient-only": Row("age, view position and sex alone (gradient boosting)", is_baseline=True),
     "pixels": Row("these and 150 principal components of 48 x 48 pixels (logistic regression)", is_baseline=True),
     "plain": Row("a plain DenseNet-121: no pyramid, no patient", ("--network.pyramid_channels", "0", *NO_PATIENT)),
     "pyramid": Row("+ pyramid, rectified", NO_PATIENT),
-    REFERENCE: Row("with pyramid, rectified, and patient (the row that the others are compared with)"),
+    "patient": Row("with pyramid, rectified, and patient"),
     "report": Row("the same, its pyramid not rectified, as in the report", ("--network.rectified", "false")),
     "sharp": Row("the row in bold, strong places counting for more", ("--network.pooling_sharpness", "2.0")),
-    "released": Row("the released model", folder="."),
 }
+# The release, and what it was made from.
+RELEASE: dict[str, Row] = {
+    "before": Row("version 0.1.0, without ImageNet", folder="runs/v0.1.0"),
+    "teacher-1": Row("EfficientNet-Lite0 from ImageNet weights", folder="runs/teacher-1"),
+    "teacher-2": Row("the same with lungs-only images and another seed", folder="runs/teacher-2"),
+    "teachers": Row("the mean of both scores", mean_of=("teacher-1", "teacher-2")),
+    "released": Row("the released model, which they taught", folder="."),
+}
+# Of each table: its rows, and the one that the others are compared with.
+TABLES: dict[str, tuple[dict[str, Row], str]] = {"parts": (PARTS, "patient"), "release": (RELEASE, "before")}
+ROWS = PARTS | RELEASE
 
 
 def scores_of(name: str) -> Path:
     """Return the file of a row's scores of the test radiographs."""
-    return TABLE.with_suffix("") / f"{name}.parquet"
+    return FIGURES.with_suffix("") / f"{name}.parquet"
 
 
 def train_missing() -> None:
     """Train, one after the other, the rows of RECIPE that have no scores yet; resume one that was stopped."""
-    for name, row in ROWS.items():
+    for name, row in PARTS.items():
         folder = RUNS / name
-        if row.folder is None and not row.is_baseline and not scores_of(name).exists():
+        if not row.is_baseline and not scores_of(name).exists():
             resume = ["--resume"] if (ROOT / folder).exists() else []
             command = [sys.executable, "train.py", RECIPE, "--output-dir", str(folder), *row.overrides, *resume]
             print(" ".join(command))
@@ -94,16 +106,28 @@ def score_missing(source: Source) -> None:
     for name, row in ROWS.items():
         folder, file = ROOT / (row.folder or RUNS / name), scores_of(name)
         is_trained = (folder / (PREDICTIONS if row.folder is None else WEIGHTS)).exists()
-        if is_trained and (row.folder or not file.exists()):
+        if is_trained and (row.folder == "." or not file.exists()):
             scores = run_model(load_engine(str(folder), "torch"), source, test, maps=False).scores.astype(np.float32)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            sharp = scores[scores[SIDE_COLUMN] >= SHARP_SIDE]
-            write_atomically(file, sharp.reset_index().to_parquet(index=False, compression="zstd"))
+            _write_scores(name, scores[scores[SIDE_COLUMN] >= SHARP_SIDE].reset_index())
+        if row.mean_of and all(scores_of(each).exists() for each in row.mean_of):
+            _write_scores(name, _mean_scores([scores_of(each) for each in row.mean_of]))
+
+
+def _mean_scores(files: list[Path]) -> pd.DataFrame:
+    first, *others = (pd.read_parquet(file).set_index("image_id") for file in files)
+    findings = list(FINDINGS)
+    first[findings] = sum((each.loc[first.index, findings] for each in others), first[findings]) / len(files)
+    return first.reset_index()
+
+
+def _write_scores(name: str, scores: pd.DataFrame) -> None:
+    scores_of(name).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(scores_of(name), scores.to_parquet(index=False, compression="zstd"))
 
 
 def score_baselines(source: Source) -> None:
     """Score the sharp test radiographs, as the reference row names them, by the rows that need no network."""
-    metadata, sharp = source.metadata(), pd.read_parquet(scores_of(REFERENCE))[["image_id", SIDE_COLUMN]]
+    metadata, sharp = source.metadata(), pd.read_parquet(scores_of("patient"))[["image_id", SIDE_COLUMN]]
     train = select_split(metadata, "train", OfficialProtocol())
     test = metadata.set_index("image_id", drop=False).loc[sharp["image_id"]].reset_index(drop=True)
     for name in (name for name, row in ROWS.items() if row.is_baseline and not scores_of(name).exists()):
@@ -112,7 +136,7 @@ def score_baselines(source: Source) -> None:
         else:
             scores = patient_scores(train, test)
         table = pd.concat([sharp, pd.DataFrame(scores.astype(np.float32), columns=list(FINDINGS))], axis=1)
-        write_atomically(scores_of(name), table.to_parquet(index=False, compression="zstd"))
+        _write_scores(name, table)
 
 
 def _small_pixels(source: Source, metadata: pd.DataFrame) -> np.ndarray:
@@ -128,12 +152,13 @@ def _small_pixels(source: Source, metadata: pd.DataFrame) -> np.ndarray:
     return np.stack([np.asarray(small[name], np.float32).ravel() for name in metadata["image_id"]])
 
 
-def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) -> dict[str, Any]:
+def measure_rows(source: Source, files: Mapping[str, Path], reference: str, settings: Settings) -> dict[str, Any]:
     """Measure every row's mean AUROC on the sharp images of the test split, and its difference from the reference.
 
     Args:
         source: of the labels.
-        files: name -> scores with `source_side`, the reference's among them.
+        files: name -> scores with `source_side`.
+        reference: the name that the others are compared with.
         settings: of the intervals.
 
     Returns:
@@ -143,15 +168,15 @@ def measure_rows(source: Source, files: Mapping[str, Path], settings: Settings) 
     everything = source.metadata()
     test = select_split(everything, "test", OfficialProtocol())
     scored = {name: _sharp(match(read_predictions(file), test, everything, name)) for name, file in files.items()}
-    reference = scored[REFERENCE]
     rows = {}
     for name, each in scored.items():
         rows[name] = _mean_auroc(each, settings)
-        if name != REFERENCE:
-            paired = compare(each, reference, settings)["mean_auroc"]
+        if name != reference:
+            paired = compare(each, scored[reference], settings)["mean_auroc"]
             rows[name] |= {key: paired[key] for key in ("difference", "difference_ci")}
-    patients = int(reference.metadata["patient_id"].nunique())
-    return {"images": len(reference.metadata), "patients": patients, "reference": REFERENCE, "rows": rows}
+    metadata = scored[reference].metadata
+    patients = int(metadata["patient_id"].nunique())
+    return {"images": len(metadata), "patients": patients, "reference": reference, "rows": rows}
 
 
 def table(measured: Mapping[str, Any]) -> str:
@@ -178,10 +203,13 @@ def main() -> None:
     source = open_source(SOURCE)
     score_missing(source)
     score_baselines(source)
-    files = {name: scores_of(name) for name in ROWS}
-    measured = measure_rows(source, {name: file for name, file in files.items() if file.exists()}, Settings())
-    write_text(TABLE, json.dumps(measured, indent=2) + "\n")
-    print(table(measured), f"written: {TABLE}", sep="\n")
+    measured = {}
+    for title, (rows, reference) in TABLES.items():
+        files = {name: scores_of(name) for name in rows if scores_of(name).exists()}
+        measured[title] = measure_rows(source, files, reference, Settings())
+        print(table(measured[title]))
+    write_text(FIGURES, json.dumps(measured, indent=2) + "\n")
+    print(f"written: {FIGURES}")
 
 
 def _sharp(scored: Scored) -> Scored:
