@@ -18,24 +18,37 @@ logger = logging.getLogger(__name__)
 
 
 class Answer(list[dict[str, Any]]):
-    """The findings of one radiograph, the highest score first: a list of mappings, with `notes` as an attribute.
+    """The findings of one radiograph, the highest score first: a list of mappings, and more as attributes.
 
     Args:
-        findings: mappings with `label`, `score`, `probability`, `threshold` and `positive`, and `map` where asked for.
+        findings: mappings with `label`, `score`, `probability`, `threshold`, `positive` and `call`, and `map` where
+            asked for.
         notes: short sentences on what the findings may not hold for, such as a lateral view. Normally empty.
         embedding: the pooled features of the network, an array [levels * pyramid_channels], where asked for.
+        any_finding: whether any of the findings is there, a mapping like theirs; None where thresholds.json does not
+            say.
     """
 
     def __init__(
-        self, findings: Iterable[dict[str, Any]] = (), notes: Iterable[str] = (), embedding: np.ndarray | None = None
+        self,
+        findings: Iterable[dict[str, Any]] = (),
+        notes: Iterable[str] = (),
+        embedding: np.ndarray | None = None,
+        any_finding: dict[str, Any] | None = None,
     ):
         super().__init__(findings)
         self.notes = list(notes)
         self.embedding = embedding
+        self.any_finding = any_finding
+
+    def called(self, call: str) -> list[str]:
+        """Return the labels of the findings with this three-way call, the highest score first."""
+        return [finding["label"] for finding in self if finding["call"] == call]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return {"findings": [...], "notes": [...]}, ready for JSON where the findings carry no maps."""
-        return {"findings": list(self), "notes": self.notes}
+        """Return `any_finding`, `findings` and `notes`, without maps: ready for JSON."""
+        plain = [{key: value for key, value in finding.items() if key != "map"} for finding in self]
+        return {"any_finding": self.any_finding, "findings": plain, "notes": self.notes}
 
 
 def split_input(inputs: Any) -> tuple[Any, Patient]:
@@ -103,7 +116,9 @@ def make_answer(
             "probability": thresholds.probability(label, logit),
             "threshold": chosen[label],
             "positive": score >= chosen[label],
+            "call": thresholds.call(label, score),
         }
         answers.append(finding if maps is None else {**finding, "map": maps[index]})
     answers.sort(key=lambda finding: finding["score"], reverse=True)
-    return Answer(answers, notes, embedding)
+    any_finding = thresholds.answer_any(dict(zip(findings, logits, strict=True)), operating_point)
+    return Answer(answers, notes, embedding, any_finding)

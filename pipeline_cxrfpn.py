@@ -31,10 +31,12 @@ class ChestXrayFindingsPipeline(Pipeline):
     in which forms these may be written. What a mapping leaves out is taken from a DICOM header, and is unknown
     otherwise.
 
-    Gives, for each radiograph, an `Answer`: a list of a mapping for each finding, sorted by score, whose attribute
-    `notes` holds sentences on why they may not hold (a lateral view, an unclear polarity), normally none. Each mapping
-    has `label`; `score` (the sigmoid, which thresholds apply to; no probability); `probability` (calibrated, or None);
-    `threshold`; `positive`; and with `maps=True` `map`, an array [h,w] of 0..1 that shows where the finding was seen.
+    Gives, for each radiograph, an `Answer`: a list of a mapping for each finding, sorted by score. Each mapping has
+    `label`; `score` (the sigmoid, which thresholds apply to; no probability); `probability` (calibrated, or None);
+    `threshold`; `positive`; `call` ("present", "absent" or "uncertain" at the guarantee of thresholds.json, or None);
+    and with `maps=True` `map`, an array [h,w] of 0..1 that shows where the finding was seen. The answer's attribute
+    `notes` holds sentences on why they may not hold (a lateral view, an unclear polarity), normally none, and
+    `any_finding` such a mapping for whether anything is there at all (None if thresholds.json was fitted without it).
 
     A mapping may be a row of a data set or of a pandas table: its other columns are not read, and the first of them is
     warned about. An image may also be `{"bytes": ..., "path": ...}`, as `datasets` gives one that is not decoded.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrfpn.choices import LABEL_TABLE_NAMES, MIN_PRECISION, PROTOCOL_NAMES, SPLITS, add_columns_option
+from cxrfpn.choices import GUARANTEE, LABEL_TABLE_NAMES, MIN_PRECISION, PROTOCOL_NAMES, SPLITS, add_columns_option
 from cxrfpn.terminal import say, show
 from engine_cxrfpn import AUTO, BACKENDS, load_engine
 from findings_cxrfpn import FINDINGS
@@ -82,6 +82,13 @@ def _parse() -> argparse.Namespace:
         help="of the operating points that --fit-thresholds constrains (that of the model's own thresholds, or "
         f"{MIN_PRECISION})",
     )
+    parser.add_argument(
+        "--guarantee",
+        type=float,
+        metavar="SHARE",
+        help="of films with a finding, and of films without it, that three-way calls get right or leave uncertain, for "
+        f"--fit-thresholds (that of the model's own thresholds, or {GUARANTEE})",
+    )
     parser.add_argument("--prevalence", help="bring probabilities to it: observed, or a JSON file {finding: share}")
     parser.add_argument(
         "--backend", choices=BACKENDS, default=AUTO, help="what runs the network, as of predict.py (auto)"
@@ -108,6 +115,8 @@ def _parse() -> argparse.Namespace:
         parser.error("--resamples and --batch-size must be 1 or more")
     if arguments.minimum_precision is not None and not 0 <= arguments.minimum_precision <= 1:
         parser.error("--minimum-precision must lie in 0 to 1")
+    if arguments.guarantee is not None and not 0 < arguments.guarantee < 1:
+        parser.error("--guarantee must lie between 0 and 1")
     return arguments
 
 
@@ -141,6 +150,7 @@ def _score(arguments: argparse.Namespace) -> Report:
         settings=settings,
         fit=arguments.fit_thresholds,
         minimum_precision=arguments.minimum_precision,
+        guarantee=arguments.guarantee,
         labels=labels,
     )
     if engine is None:

@@ -10,8 +10,18 @@ except ImportError:
     from findings_cxrfpn import FINDINGS
 
 FLAT_OPERATING_POINT = "thresholds"
+# What the answer to "is anything there?" is called, beside the findings.
+ANY_FINDING = "any_finding"
+PRESENT, ABSENT, UNCERTAIN = CALLS = ("present", "absent", "uncertain")
 # Far beyond any fit, and small enough that a probability is never NaN.
 LARGEST_COEFFICIENT = 1e6
+# A probability of 1 would leave no room for the others, and has no logit.
+NEAREST_TO_ONE = 1 - 1e-7
+MAPPINGS = (
+    "operating_points", "fitted_on", "calibration", "default_chosen_by", "marked", ANY_FINDING, "conformal",
+)  # fmt: skip
+# A finding may be present from the first of these scores on, and may be absent up to the second.
+LIMITS = ("present_from", "absent_up_to")
 
 
 class PackageError(ValueError):
@@ -43,12 +53,16 @@ class Thresholds:
         self.default_chosen_by: dict[str, Any] = content.get("default_chosen_by") or {}
         self.marked: dict[str, dict[str, str]] = content.get("marked") or {}
         self.calibration: dict[str, dict[str, float]] = content.get("calibration") or {}
+        self.any_finding: dict[str, Any] = content.get(ANY_FINDING) or {}
+        self.conformal: dict[str, Any] = content.get("conformal") or {}
         if self.default not in self.operating_points:
             raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
         for name, thresholds in self.operating_points.items():
             _check_thresholds(name, thresholds, findings)
         for finding, fit in self.calibration.items():
             _check_calibration(finding, fit, findings)
+        self._check_any_finding()
+        self._check_conformal(findings)
 
     def at(self, operating_point: str | None) -> dict[str, float]:
         """Return the thresholds {finding: 0..1} of an operating point; the default one for None."""
@@ -62,8 +76,82 @@ class Thresholds:
         """Return the calibrated probability 0..1 (Platt, 1999); None for a finding that was not calibrated."""
         if finding not in self.calibration:
             return None
-        fit = self.calibration[finding]
-        return sigmoid(fit["slope"] * logit + fit["intercept"])
+        return _calibrated(self.calibration[finding], logit)
+
+    def call(self, finding: str, score: float) -> str | None:
+        """Return one of CALLS by conformal prediction; None where the file has no limits for the finding.
+
+        `present` is said where a score so high is rare without the finding, `absent` where one so low is rare with it;
+        "rare" is at most 1 - guarantee of the films.
+        """
+        limits = self.conformal.get("limits", {}).get(finding)
+        if limits is None:
+            return None
+        may_be_present, may_be_absent = score >= limits["present_from"], score <= limits["absent_up_to"]
+        if may_be_present == may_be_absent:
+            return UNCERTAIN
+        return PRESENT if may_be_present else ABSENT
+
+    def answer_any(self, logits: Mapping[str, float], operating_point: str | None = None) -> dict[str, Any] | None:
+        """Answer whether a radiograph has any of the findings, in the form of a finding's answer.
+
+        The score is the chance that at least one is there if each were there independently: 1 - (1 - p1)(1 - p2)...
+        over the calibrated probabilities (noisy or; Pearl, 1988). They are not independent, so the score is calibrated
+        in its turn.
+
+        Args:
+            logits: {finding: logit}.
+            operating_point: as of `at`.
+
+        Returns:
+            `label`, `score`, `probability`, `threshold`, `positive` and `call`; None where the file was not fitted.
+        """
+        if not self.any_finding:
+            return None
+        none_there = 0.0  # a logarithm: a product of many small numbers would lose digits
+        for finding, fit in self.calibration.items():
+            none_there += math.log1p(-min(_calibrated(fit, logits[finding]), NEAREST_TO_ONE))
+        score = -math.expm1(none_there)
+        nearest = min(max(score, 1 - NEAREST_TO_ONE), NEAREST_TO_ONE)
+        threshold = self.any_finding["thresholds"][operating_point or self.default]
+        return {
+            "label": ANY_FINDING,
+            "score": score,
+            "probability": _calibrated(self.any_finding["calibration"], math.log(nearest / (1 - nearest))),
+            "threshold": threshold,
+            "positive": score >= threshold,
+            "call": self.call(ANY_FINDING, score),
+        }
+
+    def _check_any_finding(self) -> None:
+        if not self.any_finding:
+            return
+        thresholds = self.any_finding.get("thresholds")
+        if not isinstance(thresholds, Mapping) or set(thresholds) != set(self.operating_points) or not self.calibration:
+            raise ThresholdsError(
+                f"thresholds.json: {ANY_FINDING} needs a calibration, and a threshold for each operating point; "
+                "write it again with score.py"
+            )
+        _check_range(f"thresholds.json: {ANY_FINDING}", thresholds)
+        _check_calibration(ANY_FINDING, self.any_finding.get("calibration"), (ANY_FINDING,))
+
+    def _check_conformal(self, findings: Sequence[str]) -> None:
+        if not self.conformal:
+            return
+        limits, guarantee = self.conformal.get("limits"), self.conformal.get("guarantee")
+        if not isinstance(limits, Mapping) or not _is_number(guarantee) or not 0 < guarantee < 1:
+            raise ThresholdsError("thresholds.json: conformal lacks guarantee or limits; write it again with score.py")
+        for finding, pair in limits.items():
+            if finding not in (*findings, ANY_FINDING) or not isinstance(pair, Mapping) or set(pair) != set(LIMITS):
+                raise ThresholdsError(
+                    f"thresholds.json: the limits of {finding} are not {' and '.join(LIMITS)} of a finding; "
+                    "write it again with score.py"
+                )
+            _check_range(f"thresholds.json: the limits of {finding}", pair)
+
+
+def _calibrated(fit: Mapping[str, float], logit: float) -> float:
+    return sigmoid(fit["slope"] * logit + fit["intercept"])
 
 
 def sigmoid(value: float) -> float:
@@ -75,7 +163,7 @@ def _check_form(content: Any) -> None:
     """Whether thresholds.json holds mappings where it has to."""
     if not isinstance(content, Mapping) or not content:
         raise ThresholdsError("thresholds.json: is no mapping of findings to thresholds; write it again with score.py")
-    for key in ("operating_points", "fitted_on", "calibration", "default_chosen_by", "marked"):
+    for key in MAPPINGS:
         if not isinstance(content.get(key) or {}, Mapping):
             raise ThresholdsError(f"thresholds.json: {key} is no mapping; write it again with score.py")
     if content.get("operating_points", True) in ({}, None) or not isinstance(content.get("default") or "", str):
@@ -103,9 +191,13 @@ def _check_thresholds(operating_point: str, thresholds: Mapping[str, float], fin
             f"{where} {wrong}; it needs a threshold for each of the {len(findings)} findings and no more; "
             "write it again with score.py"
         )
-    for finding, threshold in thresholds.items():
+    _check_range(where, thresholds)
+
+
+def _check_range(where: str, thresholds: Mapping[str, float]) -> None:
+    for name, threshold in thresholds.items():
         if not _is_number(threshold) or not 0 <= threshold <= 1:
-            raise ThresholdsError(f"{where} has {threshold!r} for {finding}; a threshold lies in 0 to 1")
+            raise ThresholdsError(f"{where} has {threshold!r} for {name}; a threshold lies in 0 to 1")
 
 
 def _is_number(value: Any) -> bool:

@@ -37,23 +37,23 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
         """
         name = clean_name(Path(image or "").name)
         try:
-            thresholds = reader.engine.thresholds.at(operating_point or None)
-            reading = reader.read(read_upload(_given(image)), _known(age, sex, view_position))
+            patient = _known(age, sex, view_position)
+            reading = reader.read(read_upload(_given(image)), patient, operating_point=operating_point or None)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        return {"image": name, "patient": reading.patient, **_called(reading.findings, reading.is_chest, thresholds)}
+        return {"image": name, "patient": reading.patient, **_answer(reading.findings, reading.is_chest)}
 
     def predict_batch(images: list[str], operating_point: str | None = None) -> list[dict[str, Any]]:
         """Return the findings of up to 200 radiographs, or zips of them; an error for a file that cannot be used."""
         try:
-            thresholds = reader.engine.thresholds.at(operating_point or None)
-            rows = list(read_rows(reader, Batch(_given(images))))
+            reader.engine.thresholds.at(operating_point or None)  # refused once, not in every row
+            rows = list(read_rows(reader, Batch(_given(images)), operating_point or None))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return [
             {"image": row["name"], "error": row["error"]}
             if "error" in row
-            else {"image": row["name"], **_called(row["findings"], row["is_chest"], thresholds)}
+            else {"image": row["name"], **_answer(row["findings"], row["is_chest"])}
             for row in rows
         ]
 
@@ -92,14 +92,5 @@ def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
     return known
 
 
-def _called(findings: Answer, is_chest: bool, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """Call findings at the thresholds of a request; the pipeline called them at its default ones."""
-    called = [
-        {
-            **finding,
-            "threshold": thresholds[finding["label"]],
-            "positive": finding["score"] >= thresholds[finding["label"]],
-        }
-        for finding in findings
-    ]
-    return {"looks_like_a_chest_radiograph": is_chest, "notes": findings.notes, "findings": called}
+def _answer(findings: Answer, is_chest: bool) -> dict[str, Any]:
+    return {"looks_like_a_chest_radiograph": is_chest, **findings.to_dict()}

@@ -8,6 +8,7 @@ const positives = (row) => props.findings.filter((label) => row.scores && row.sc
 const keys = {
   File: (row) => row.name.toLowerCase(),
   Positive: (row) => (row.scores ? positives(row).length : -1),
+  "Any finding": (row) => row.any_finding?.score ?? -1,
 };
 const key = (column) => keys[column] ?? ((row) => (row.scores ? row.scores[column] : -1));
 
@@ -33,11 +34,13 @@ function header(column) {
 
 function tableRow(row) {
   const name = make("th", { scope: "row", title: row.name }, row.name);
-  if (row.error) return make("tr", { class: "failed" }, name, make("td", { colspan: props.findings.length + 1 }, row.error));
+  if (row.error) return make("tr", { class: "failed" }, name, make("td", { colspan: props.findings.length + 2 }, row.error));
   const found = positives(row);
   const calls = row.is_chest ? found.map(title).join(", ") || "none" : "does not look like a chest radiograph";
+  const any = row.any_finding?.probability;
   const summary = [calls, ...row.notes].join(". ");
   return make("tr", { class: row.is_chest ? "" : "unsure" }, name, make("td", { class: "summary" }, summary),
+    make("td", { class: "number" }, any === undefined || any === null ? "" : `${(100 * any).toFixed(0)} %`),
     ...props.findings.map((label) => make("td", { class: found.includes(label) ? "number positive" : "number" }, row.scores[label].toFixed(2))));
 }
 
@@ -47,9 +50,9 @@ const FORMULA = /(^|[;,|\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])/g;
 const quoted = (text) => `"${String(text ?? "").replace(FORMULA, "$1'").replaceAll('"', '""')}"`;
 
 function csv(rows) {
-  const head = ["image", "positive", "looks_like_a_chest_radiograph", "error", "notes", ...props.findings];
+  const head = ["image", "positive", "looks_like_a_chest_radiograph", "error", "notes", "any_finding", ...props.findings];
   const lines = rows.map((row) => [
-    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", quoted(row.error), quoted((row.notes ?? []).join(" ")),
+    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", quoted(row.error), quoted((row.notes ?? []).join(" ")), row.any_finding?.score ?? "",
     ...props.findings.map((label) => row.scores?.[label] ?? "")]);
   return [head.map(quoted), ...lines].map((line) => line.join(",")).join("\r\n") + "\r\n";
 }
@@ -69,7 +72,7 @@ function draw() {
       make("p", { role: "status" }, status),
       done ? make("button", { type: "button", class: "save", onclick: () => save(`findings-${state.point}.csv`, new Blob([csv(rows)], { type: "text/csv" })) }, "Download CSV") : make("progress", { max: total, value: rows.length, "aria-label": "Files read" })),
     make("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Findings of every file" },
-      make("table", {}, make("thead", {}, make("tr", {}, ...["File", "Positive", ...props.findings].map(header))),
+      make("table", {}, make("thead", {}, make("tr", {}, ...["File", "Positive", "Any finding", ...props.findings].map(header))),
         make("tbody", {}, ...sorted(rows).map(tableRow)))));
 }
 

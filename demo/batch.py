@@ -7,11 +7,14 @@ from demo.reading import Reader
 from demo.uploads import Upload
 
 
-def read_rows(reader: Reader, uploads: Iterable[Upload]) -> Iterator[dict[str, Any]]:
+def read_rows(
+    reader: Reader, uploads: Iterable[Upload], operating_point: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Read files and the members of zips. Age, sex and view position are those of a file's own header.
 
     Args:
         uploads: a `Batch`.
+        operating_point: whose thresholds to call by; None for the model's default.
 
     Yields:
         `{"name", "findings", "is_chest", "notes"}`, or `{"name", "error"}`.
@@ -20,14 +23,14 @@ def read_rows(reader: Reader, uploads: Iterable[Upload]) -> Iterator[dict[str, A
         UploadError: together they are too large.
     """
     for upload in uploads:
-        yield _row(reader, upload)
+        yield _row(reader, upload, operating_point)
 
 
-def _row(reader: Reader, upload: Upload) -> dict[str, Any]:
+def _row(reader: Reader, upload: Upload, operating_point: str | None) -> dict[str, Any]:
     if upload.error is not None:
         return {"name": upload.name, "error": upload.error}
     try:
-        reading = reader.read(upload, {})
+        reading = reader.read(upload, {}, operating_point=operating_point)
     except ValueError as error:
         return {"name": upload.name, "error": str(error)}
     findings = reading.findings

@@ -69,6 +69,11 @@ class Figures:
             ("mean AUROC", _number(content["mean_auroc"]), _interval(content.get("mean_auroc_ci"))),
             ("by age, sex and view alone", _number(baseline), "the baseline to beat"),
             (
+                "any finding",
+                _number((content.get("any_finding") or {}).get("auroc")),
+                "AUROC of whether there is one",
+            ),
+            (
                 "macro F1",
                 _number(content["macro"]["f1"]),
                 f"at {content.get('operating_point', 'its thresholds')}".replace("_", " "),

@@ -55,7 +55,7 @@ def build(engine: Engine) -> gr.Blocks:
         gr.HTML(HEADER, padding=False)
         with gr.Tabs():
             with gr.Tab("One image", id="one"):
-                _one_image(reader, shared | {"model": model_name(engine), "measured": figures.measured_on()})
+                _one_image(reader, _of_one_image(engine, figures) | shared)
             with gr.Tab("Many images", id="many"):
                 _many_images(reader, shared)
             with gr.Tab("The model", id="model") as tab:
@@ -80,6 +80,11 @@ def model_name(engine: Engine) -> str:
     if not source.exists():
         return str(source)
     return PROJECT if source.resolve() == HERE.parent.resolve() else source.resolve().name
+
+
+def _of_one_image(engine: Engine, figures: Figures) -> dict[str, Any]:
+    guarantee = engine.thresholds.conformal.get("guarantee")
+    return {"model": model_name(engine), "measured": figures.measured_on(), "guarantee": guarantee}
 
 
 def _one_image(reader: Reader, props: dict[str, Any]) -> None:
@@ -178,6 +183,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
                 if findings := row.pop("findings", None):
                     # Not rounded: the page compares them with thresholds, some of which are scores themselves.
                     row["scores"] = {finding["label"]: finding["score"] for finding in findings}
+                    row["any_finding"] = findings.any_finding
                 rows.append(row)
                 # Every answer carries the whole table, so they thin out as it grows.
                 if len(rows) == len(batch) or len(rows) % max(1, len(batch) // 20) == 0:

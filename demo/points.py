@@ -21,7 +21,8 @@ def describe_points(thresholds: Any, figures: Figures) -> list[dict[str, Any]]:
         figures: what was measured of the package; may be empty.
 
     Returns:
-        `{"name", "title", "hint", "thresholds": {finding: 0..1}, "figures": {finding: {...}} or None}` each.
+        `{"name", "title", "hint", "thresholds": {finding: 0..1}, "any_threshold": 0..1 or None, "figures": {finding:
+        {...}} or None}` each.
     """
     known = [name for name in TITLES if name in thresholds.operating_points]
     others = [name for name in thresholds.operating_points if name not in TITLES]
@@ -31,6 +32,7 @@ def describe_points(thresholds: Any, figures: Figures) -> list[dict[str, Any]]:
             "title": TITLES[name][0] if name in TITLES else name.replace("_", " ").capitalize(),
             "hint": TITLES[name][1] if name in TITLES else "",
             "thresholds": thresholds.operating_points[name],
+            "any_threshold": thresholds.any_finding.get("thresholds", {}).get(name),
             "figures": figures.of_operating_point(name, thresholds.operating_points[name]),
         }
         for name in known + others

@@ -33,7 +33,7 @@ function row(finding, selected) {
   bar.append(make("span", { class: "fill", style: `width:${(100 * finding.score).toFixed(1)}%` }));
   bar.append(make("span", { class: "mark", style: `left:${(100 * finding.threshold).toFixed(1)}%` }));
   const call = finding.positive ? "positive" : "below its threshold";
-  const said = `${title(finding.label)}, ${call}, score ${finding.score.toFixed(2)}, threshold ${finding.threshold.toFixed(2)}, calibrated probability ${percent(finding.probability)}. Show its map.`;
+  const said = `${title(finding.label)}, ${call}${finding.call ? `, ${finding.call}` : ""}, score ${finding.score.toFixed(2)}, threshold ${finding.threshold.toFixed(2)}, calibrated probability ${percent(finding.probability)}. Show its map.`;
   return make("li", {},
     make("button", {
       type: "button", class: `finding${finding.positive ? " positive" : ""}`, "data-finding": finding.label,
@@ -42,7 +42,23 @@ function row(finding, selected) {
       make("span", { class: "name" }, title(finding.label)), bar,
       make("span", { class: "score" }, finding.score.toFixed(2)),
       make("span", { class: "probability" }, percent(finding.probability)),
-      finding.positive || selected ? make("span", { class: "detail" }, thresholdLine(finding)) : null));
+      finding.positive || selected ? make("span", { class: "detail" }, `${thresholdLine(finding)}${finding.call ? ` Three-way call: ${finding.call}.` : ""}`) : null));
+}
+
+function anyFinding(reading) {
+  const { any_finding: any } = reading;
+  if (!any) return null;
+  const call = any.score >= currentPoint().any_threshold ? "likely at this operating point" : "below its threshold";
+  return make("p", { class: "any" }, make("strong", {}, "Any finding: "), `${call} · probability ${percent(any.probability)}${any.call ? ` · ${any.call}` : ""}`);
+}
+
+function threeWay(reading) {
+  const of = (call) => reading.findings.filter((finding) => finding.call === call).map((finding) => title(finding.label));
+  if (!reading.findings[0].call) return null;
+  const line = (call) => make("li", {}, make("strong", {}, `${call[0].toUpperCase()}${call.slice(1)}: `), of(call).join(", ") || "none");
+  return make("div", {}, make("h3", {}, "Present, absent or uncertain"),
+    make("ul", { class: "threeway" }, ...["present", "uncertain", "absent"].map(line)),
+    make("p", { class: "hint" }, `Each of present and absent is wrong for at most ${percent(1 - props.guarantee)} of the films that it does not fit, as far as these films resemble those of validation. The operating point does not change it.`));
 }
 
 function calls(reading) {
@@ -54,7 +70,7 @@ function calls(reading) {
   return make("section", { class: "calls", "aria-label": "Findings" }, choosePoint("operating-point"),
     make("p", { class: "hint" }, `${currentPoint().hint} ${props.measured}`),
     make("h3", { role: "status" }, positive.length ? `${positive.length} positive` : "No finding reaches its threshold"),
-    head, ...(positive.length ? [list(positive), make("h3", {}, "Below their thresholds")] : []), list(rest));
+    anyFinding(reading), head, ...(positive.length ? [list(positive), make("h3", {}, "Below their thresholds")] : []), list(rest), threeWay(reading));
 }
 
 function views(reading) {
@@ -102,11 +118,13 @@ const stem = (reading) => reading.name.replace(/\.[^.]*$/, "").replace(/[^\w.-]+
 
 function saveJson(reading) {
   const { figures } = currentPoint();
-  const findings = called(reading).map(({ label, score, probability, threshold, positive }) => ({
-    label, score, probability, threshold, positive,
+  const findings = called(reading).map(({ label, score, probability, threshold, positive, call }) => ({
+    label, score, probability, threshold, positive, call,
     sensitivity: figures?.[label]?.sensitivity ?? null, specificity: figures?.[label]?.specificity ?? null }));
   const { name, patient, is_chest, notes } = reading;
-  const answer = { image: name, patient, looks_like_a_chest_radiograph: is_chest, notes, operating_point: state.point, findings, model: props.model, notice: props.notice };
+  const threshold = currentPoint().any_threshold;
+  const any_finding = reading.any_finding && { ...reading.any_finding, threshold, positive: reading.any_finding.score >= threshold };
+  const answer = { image: name, patient, looks_like_a_chest_radiograph: is_chest, notes, operating_point: state.point, any_finding, findings, model: props.model, notice: props.notice };
   save(`${stem(reading)}-findings.json`, new Blob([JSON.stringify(answer, null, 1)], { type: "application/json" }));
 }
 

@@ -48,19 +48,22 @@ class Reader:
         self.engine = engine
         self.gate = Gate.load()
 
-    def read(self, upload: Upload, patient: Mapping[str, Any], maps: bool = False) -> Reading:
+    def read(
+        self, upload: Upload, patient: Mapping[str, Any], maps: bool = False, operating_point: str | None = None
+    ) -> Reading:
         """Read one upload.
 
         Args:
             upload: with its bytes.
             patient: any of age, sex and view_position; a key that is there overrules the file's header, with None too.
             maps: whether findings carry their map.
+            operating_point: whose thresholds to call by; None for the model's default.
 
         Raises:
             ValueError: an upload or a patient that cannot be used, in one line.
         """
         radiograph = replace(self.engine.read(upload.data, upload.name, MAX_PIXELS), **patient)
-        findings = self.engine(radiograph, maps=maps)
+        findings = self.engine(radiograph, operating_point=operating_point, maps=maps)
         known = radiograph.patient.values()
         return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
 
@@ -74,6 +77,7 @@ class Reader:
             "patient": reading.patient,
             "is_chest": reading.is_chest,
             "notes": reading.findings.notes,
+            "any_finding": reading.findings.any_finding,
             "drawn": drawn_findings(upload.data),
             "labelled": label_of(upload.data),
             "width": shown.width,
@@ -83,7 +87,7 @@ class Reader:
         }
 
     def _show_finding(self, finding: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-        shown = {key: finding[key] for key in ("label", "score", "probability")}
+        shown = {key: finding[key] for key in ("label", "score", "probability", "call")}
         if not finding["map"].any():
             return {**shown, "map": None}
         scale = MAP_SIDE / max(width, height)

@@ -95,7 +95,9 @@ def parts(folder: Path) -> list[str]:
 def test_every_image_has_one_row_with_what_the_pipeline_says_of_its_file(unbroken, package, rows, tmp_path):
     assert parts(unbroken) == [f"part-{index:05}-of-00004.parquet" for index in range(4)]
     table = pd.read_parquet(unbroken / "parts")
-    assert list(table.columns) == ["image_id", "patient_id", "positive", "error", "notes", *FINDINGS]
+    assert list(table.columns) == [
+        "image_id", "patient_id", "positive", "present", "uncertain", "error", "notes", "any_finding", *FINDINGS,
+    ]  # fmt: skip
     assert table[["image_id", "patient_id"]].values.tolist() == [[row.image_id, row.patient_id] for row in rows]
     assert table["error"].notna().to_numpy().nonzero()[0].tolist() == [DAMAGED]
     bad = table.iloc[DAMAGED]

@@ -237,5 +237,7 @@ def test_notes_come_with_each_answer_alone_and_in_batches(pipe, drawing):
         assert [len(answer) for answer in answers] == [14] * 3
         for answer, words in zip(answers, expected, strict=True):
             assert [note[: len(words or "")] for note in answer.notes] == ([] if words is None else [words])
-    assert alone[0].to_dict() == {"findings": list(alone[0]), "notes": alone[0].notes}
+    assert alone[0].to_dict() == {
+        "any_finding": alone[0].any_finding, "findings": list(alone[0]), "notes": alone[0].notes,
+    }  # fmt: skip
     assert alone[0] == pipe({"image": drawing, "view_position": None})  # to the network the view is unknown

@@ -58,7 +58,7 @@ def test_a_folder_with_a_bad_file_in_it(run_python, package, folder):
             assert record["error"].endswith(f"not an image that can be read ({KINDS})")
         else:
             assert sorted(each["label"] for each in record["findings"]) == sorted(FINDINGS)
-            assert set(record["findings"][0]) == {"label", "score", "probability", "threshold", "positive"}
+            assert set(record["findings"][0]) == {"label", "score", "probability", "threshold", "positive", "call"}
     assert "1 of 4 could not be predicted" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.sources import open_source
-from cxrfpn.evaluation import floors
+from cxrfpn.evaluation import baselines, folds
 from cxrfpn.evaluation.card import write_card
 from score import main
 
@@ -164,7 +164,8 @@ def test_thresholds_are_fitted_on_validation_and_used_on_test(score, predictions
 def test_fitting_anew_keeps_the_minimum_precision_and_the_baseline_on_train_knows_no_patient(
     score, predictions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(floors, "FOLDS", 2)  # which cost less than five
+    for module in (folds, baselines):
+        monkeypatch.setattr(module, "FOLDS", 2)  # which cost less than five
     before = {"default": "half", "operating_points": {"half": dict.fromkeys(FINDINGS, 0.5)},
               "fitted_on": {"minimum_precision": 0.45}}  # fmt: skip
     (tmp_path / "before.json").write_text(json.dumps(before))
@@ -174,7 +175,7 @@ def test_fitting_anew_keeps_the_minimum_precision_and_the_baseline_on_train_know
     assert code == 0, err
     fitted = json.loads((tmp_path / "out" / "thresholds.json").read_text())["fitted_on"]
     assert (fitted["split"], fitted["minimum_precision"]) == ("train", 0.45)
-    floor = json.loads((tmp_path / "out" / "metrics.json").read_text())["floors"]["patient_only"]
+    floor = json.loads((tmp_path / "out" / "metrics.json").read_text())["baselines"]["patient_only"]
     assert (floor["folds"], floor["fitted_on"]) == (2, fitted["images"])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxrfpn.evaluation.card_calls import three_way_table
 from tools.ablation import table as ablation_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,8 @@ def tables(figures: Figures, ablation: Figures) -> dict[str, str]:
     return {
         "headline": headline(figures, ablation["parts"]),
         "findings": findings(figures),
+        "any-finding": any_finding(figures["any_finding"]),
+        "three-way": three_way_table(figures["three_way"]),
         "maps": maps(figures["localisation"]),
         "release": ablation_table(ablation["release"]),
         "parts": ablation_table(ablation["parts"]),
@@ -61,6 +64,20 @@ def findings(figures: Figures) -> str:
         for name, row in figures["findings"].items()
     ]
     return "\n".join(["| finding | AUROC | positives called | negatives called |", "|---|---|---:|---:|", *rows])
+
+
+def any_finding(figure: Figures) -> str:
+    """Return AUROC and calibration of the answer to whether there is any finding."""
+    images = figure["positives"] + figure["negatives"]
+    return "\n".join(
+        [
+            "| any finding | |",
+            "|---|---|",
+            f"| AUROC | {with_interval(figure)} |",
+            f"| test radiographs with a finding | {figure['positives']:,} of {images:,} |",
+            f"| expected calibration error of its probability | {figure['ece_calibrated']:.3f} |",
+        ]
+    )
 
 
 def maps(localisation: Figures) -> str:

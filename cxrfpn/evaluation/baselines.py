@@ -16,13 +16,12 @@ from sklearn.preprocessing import StandardScaler
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import truth_matrix
+from cxrfpn.evaluation.folds import FOLDS, deal_patients
 from cxrfpn.evaluation.metrics import auroc_by_finding, mean_auroc
 from patient_cxrfpn import Patient
 
 SHUFFLES = 20
 PIXEL_COMPONENTS = 150
-# Of patients, where the patient-only baseline is fitted on the images that it scores.
-FOLDS = 5
 
 
 def patient_scores(
@@ -65,8 +64,7 @@ def cross_fitted_patient_scores(
     metadata: pd.DataFrame, seed: int = 0, findings: Sequence[str] = FINDINGS
 ) -> NDArray[np.float64]:
     """Return `patient_scores` [N,F] of images, those of each fold of patients by a fit on the other folds."""
-    names, codes = np.unique(metadata["patient_id"].to_numpy(str), return_inverse=True)
-    fold = (np.random.default_rng(seed).permutation(len(names)) % FOLDS)[codes]
+    fold, _ = deal_patients(metadata["patient_id"].to_numpy(str), seed)
     scores = np.zeros((len(metadata), len(findings)))
     for held_out in (fold == number for number in np.unique(fold)):
         scores[held_out] = patient_scores(metadata[~held_out], metadata[held_out], seed, findings)

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.card_calls import any_finding_section, three_way_section
 from cxrfpn.evaluation.card_sections import (
     calibration_section,
     comparison_section,
@@ -24,6 +25,8 @@ from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES
 SECTIONS = (
     other_labels_section,
     thresholds_section,
+    any_finding_section,
+    three_way_section,
     calibration_section,
     subgroups_section,
     localisation_section,

@@ -1,9 +1,10 @@
 """The sections of a card that show figures: tables in markdown, all from metrics.json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
+from cxrfpn.evaluation.markdown import number, table, with_interval
 
 CAPTIONS = {
     "auroc": "AUROC of each finding with its interval, beside what age, view position and sex alone reach",
@@ -25,10 +26,10 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
             name,
             f"{figure['positives']:,}",
             f"{figure['positive_patients']:,}",
-            _interval(figure, "auroc"),
-            _number(patient["findings"].get(name)),
-            *(_number(figure[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
-            _number(figure["threshold"]) + ("*" if figure["few_positives_to_fit"] else ""),
+            with_interval(figure, "auroc"),
+            number(patient["findings"].get(name)),
+            *(number(figure[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
+            number(figure["threshold"]) + ("*" if figure["few_positives_to_fit"] else ""),
         )
         for name, figure in figures["findings"].items()
     ]
@@ -38,9 +39,9 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
             "**mean**",
             "",
             "",
-            _interval(figures, "mean_auroc"),
-            _number(patient["mean_auroc"]),
-            *(_number(macro[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
+            with_interval(figures, "mean_auroc"),
+            number(patient["mean_auroc"]),
+            *(number(macro[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
             "",
         )
     )
@@ -50,16 +51,16 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
     return "\n".join(
         [
             "## Results\n",
-            _table(header, rows),
-            f"\nExact match {_number(figures['exact_match'])} · Hamming loss {_number(figures['hamming_loss'])} · "
-            f"accuracy {_number(figures['accuracy'])} · micro precision, recall and F1 {_number(micro['precision'])}, "
-            f"{_number(micro['recall'])} and {_number(micro['f1'])} · label-ranking average precision "
-            f"{_number(figures['label_ranking_average_precision'])}.\n",
+            table(header, rows),
+            f"\nExact match {number(figures['exact_match'])} · Hamming loss {number(figures['hamming_loss'])} · "
+            f"accuracy {number(figures['accuracy'])} · micro precision, recall and F1 {number(micro['precision'])}, "
+            f"{number(micro['recall'])} and {number(micro['f1'])} · label-ranking average precision "
+            f"{number(figures['label_ranking_average_precision'])}.\n",
             f"Where fewer than {FEWEST_PATIENTS} patients have a finding, or lack it, no interval is given: it would "
             "be too narrow.\n",
             "*By patient alone* is gradient boosting on age, view position and sex, without an image: the baseline to "
             f"beat{_cross_fitted(patient)}. Against shuffled labels the same scores reach "
-            f"{_number(shuffled['mean_auroc'])} (at most {_number(shuffled['highest_mean_auroc'])} in "
+            f"{number(shuffled['mean_auroc'])} (at most {number(shuffled['highest_mean_auroc'])} in "
             f"{shuffled['shuffles']} shuffles).\n",
             picture("auroc") if "auroc" in plots else "",
         ]
@@ -74,15 +75,15 @@ def thresholds_section(figures: Mapping[str, Any]) -> str:
         (
             finding,
             *(
-                f"{_number(point[finding]['threshold'])}, "
-                + "/".join(_number(point[finding][key], 2) for key in ("sensitivity", "specificity", "precision"))
+                f"{number(point[finding]['threshold'])}, "
+                + "/".join(number(point[finding][key], 2) for key in ("sensitivity", "specificity", "precision"))
                 for point in points.values()
             ),
         )
         for finding in figures["findings"]
     ]
     lines = ["## Thresholds\n", *_chosen(figures), "What each operating point does to these images:\n"]
-    lines += [_table(header, rows), ""]
+    lines += [table(header, rows), ""]
     for point, marks in figures["marked"].items():
         for reason in dict.fromkeys(marks.values()):
             names = ", ".join(name for name, why in marks.items() if why == reason)
@@ -94,7 +95,7 @@ def _chosen(figures: Mapping[str, Any]) -> list[str]:
     """How the default operating point was chosen, where thresholds.json says so."""
     if not (chosen := figures["default_chosen_by"]):
         return []
-    means = ", ".join(f"`{point}` {_number(mean)}" for point, mean in chosen["macro_f1"].items())
+    means = ", ".join(f"`{point}` {number(mean)}" for point, mean in chosen["macro_f1"].items())
     return [f"The default is `{figures['operating_point']}`, chosen by the {chosen['rule']}: {means}.\n"]
 
 
@@ -104,15 +105,15 @@ def calibration_section(figures: Mapping[str, Any]) -> str:
     there = [suffix for suffix in kinds if f"ece{suffix}" in figures["macro"]]
     header = ("finding", *(f"{what}, {kinds[suffix]}" for what in ("ECE", "Brier") for suffix in there))
     keys = [f"{what}{suffix}" for what in ("ece", "brier") for suffix in there]
-    rows = [(name, *(_number(figure.get(key)) for key in keys)) for name, figure in figures["findings"].items()]
+    rows = [(name, *(number(figure.get(key)) for key in keys)) for name, figure in figures["findings"].items()]
     count = figures["macro"]["calibrated_findings"]
-    rows.append((f"**mean of {count}**", *(_number(figures["macro"].get(key)) for key in keys)))
+    rows.append((f"**mean of {count}**", *(number(figures["macro"].get(key)) for key in keys)))
     said = (
         "A weighted loss inflates scores; probabilities are scores after Platt scaling on validation, and hold at the "
         "prevalence of validation. ECE is over 10 bins of equally many images. Means are over the "
         "findings that have every figure."
     )
-    return f"## Calibration\n\n{said}\n\n{_table(header, rows)}\n"
+    return f"## Calibration\n\n{said}\n\n{table(header, rows)}\n"
 
 
 def subgroups_section(figures: Mapping[str, Any]) -> str:
@@ -122,19 +123,19 @@ def subgroups_section(figures: Mapping[str, Any]) -> str:
     for attribute, report in figures["subgroups"].items():
         for group, row in report["groups"].items():
             counts = (f"{row['images']:,}", f"{row['patients']:,}")
-            rows.append((attribute, group, *counts, *(_interval(row, key) for key in keys)))
+            rows.append((attribute, group, *counts, *(with_interval(row, key) for key in keys)))
         for group, row in report["gaps"].items():
             gaps.append(
-                (attribute, f"{group} minus {report['reference']}", *(_interval(row, key, "+.3f") for key in keys))
+                (attribute, f"{group} minus {report['reference']}", *(with_interval(row, key, "+.3f") for key in keys))
             )
     header = ("AUROC", "sensitivity", "specificity")
     return "\n".join(
         [
             "## Subgroups\n",
             "Means over the findings that a group has both with and without.\n",
-            _table(("by", "group", "images", "patients", *header), rows),
+            table(("by", "group", "images", "patients", *header), rows),
             "\nGaps, over the findings that both groups have, paired by patient:\n",
-            _table(("by", "gap", *header), gaps),
+            table(("by", "gap", *header), gaps),
             "",
         ]
     )
@@ -153,7 +154,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
             *(
                 cell
                 for key in ("pointing_accuracy", "ap25", "mean_iou")
-                for cell in (_interval(figure, key), _number(baseline["findings"][name][key]))
+                for cell in (with_interval(figure, key), number(baseline["findings"][name][key]))
             ),
         )
         for name, figure in model["findings"].items()
@@ -161,7 +162,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
     cells = (
         cell
         for key in ("pointing_accuracy", "ap25", "mean_iou")
-        for cell in (_interval(model["mean"], key), _number(baseline["mean"][key]))
+        for cell in (with_interval(model["mean"], key), number(baseline["mean"][key]))
     )
     rows.append(("**mean**", str(sum(figure["boxes"] for figure in model["findings"].values())), "", *cells))
     header = (
@@ -176,8 +177,8 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
         "baseline",
     )
     levels = [
-        (level, _number(model["mean"]["iou"][level]), _number(model["mean"]["iobb"][level]),
-         _number(baseline["mean"]["iou"][level]), _number(baseline["mean"]["iobb"][level]))
+        (level, number(model["mean"]["iou"][level]), number(model["mean"]["iobb"][level]),
+         number(baseline["mean"]["iou"][level]), number(baseline["mean"]["iobb"][level]))
         for level in model["mean"]["iou"]
     ]  # fmt: skip
     return "\n".join(
@@ -188,9 +189,9 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
             "the boxes, over cuts at 0.1 to 0.7 of the peak. The baseline always shows the finding's mean box. All "
             "boxes lie in the official test list, so that the form of the map was chosen while looking at some of"
             " them.\n",
-            _table(header, rows),
+            table(header, rows),
             "",
-            _table(("cut", "IoU", "IoBB", "baseline's IoU", "baseline's IoBB"), levels),
+            table(("cut", "IoU", "IoBB", "baseline's IoU", "baseline's IoBB"), levels),
             "",
         ]
     )
@@ -206,8 +207,8 @@ def other_labels_section(figures: Mapping[str, Any]) -> str:
             f"{name} (any of {', '.join(label['members'])})" if label["members"] else name,
             f"{label['positives']:,}",
             f"{label['negatives']:,}",
-            _interval(label, "auroc"),
-            _interval(label, "auroc_own"),
+            with_interval(label, "auroc"),
+            with_interval(label, "auroc_own"),
         )
         for name, label in other["labels"].items()
     ]
@@ -216,7 +217,7 @@ def other_labels_section(figures: Mapping[str, Any]) -> str:
     return (
         f"## By the labels of {other['table']}\n\nThe same scores on the {other['images']:,} images "
         f"({other['patients']:,} patients) that this table labels; both columns are over the same images.{notes}\n\n"
-        f"{_table(header, rows)}\n"
+        f"{table(header, rows)}\n"
     )
 
 
@@ -227,12 +228,12 @@ def comparison_section(figures: Mapping[str, Any]) -> str:
     comparison = figures["comparison"]
     entries = {**comparison["findings"], "**mean**": comparison["mean_auroc"]}
     rows = [
-        (name, _number(entry["first"]), _number(entry["second"]), _interval(entry, "difference", "+.3f"))
+        (name, number(entry["first"]), number(entry["second"]), with_interval(entry, "difference", "+.3f"))
         for name, entry in entries.items()
     ]
     return (
         f"## Beside {comparison['with']}\n\nAUROC on the {comparison['images']:,} images that both have scored, paired "
-        f"by patient.\n\n{_table(('finding', 'this', 'other', 'difference'), rows)}\n"
+        f"by patient.\n\n{table(('finding', 'this', 'other', 'difference'), rows)}\n"
     )
 
 
@@ -241,25 +242,6 @@ def _cross_fitted(patient: Mapping[str, Any]) -> str:
     return f" (fitted on these images, in {folds} folds of patients)" if folds else ""
 
 
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def picture(name: str) -> str:
     """Show a plot of the run, with its caption."""
     return f"![{CAPTIONS[name]}](plots/{name}.png)\n\n{CAPTIONS[name]}.\n"
-
-
-def _interval(figures: Mapping[str, Any], key: str, form: str = ".3f") -> str:
-    value, bounds = figures[key], figures[f"{key}_ci"]
-    if value is None:
-        return "-"
-    if bounds is None:
-        return f"{value:{form}} (no interval)"
-    return f"{value:{form}} ({bounds[0]:{form}} to {bounds[1]:{form}})"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -10,11 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.choices import GUARANTEE
+from cxrfpn.evaluation.any_finding import NAMES, any_label, cross_fitted_score, fit_any_finding
 from cxrfpn.evaluation.calibration import fit_calibration
+from cxrfpn.evaluation.conformal import fit_limits
+from cxrfpn.evaluation.folds import deal_patients
 from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
+from thresholds_cxrfpn import ANY_FINDING
 
-FOLDS = 5
 # Fitted where they are measured, thresholds and probabilities would look better than they are.
 FORBIDDEN_SPLITS = ("test", "all")
 
@@ -28,12 +32,14 @@ def fit_thresholds(
     split: str,
     weights_digest: str | None = None,
     min_precision: float = MIN_PRECISION,
+    guarantee: float = GUARANTEE,
     pixels: Mapping[str, Any] | None = None,
     findings: Sequence[str] = FINDINGS,
 ) -> dict[str, Any]:
-    """Fit every operating point and the calibration, in the form of thresholds.json.
+    """Fit every operating point, the calibration and the limits of three-way calls, in the form of thresholds.json.
 
-    The default is the operating point with the best macro F1, cross-validated over patients.
+    The default is the operating point with the best macro F1, cross-validated over patients. Whether there is any
+    finding is fitted on scores of calibrations that were fitted on other patients.
 
     Args:
         labels: [N,F] of 0 and 1, NaN for unknown.
@@ -42,6 +48,7 @@ def fit_thresholds(
         dataset, split: what the images are, for the record.
         weights_digest: of the weights that made the scores, to which it ties the thresholds.
         min_precision: of the report's precision constraint, 0..1.
+        guarantee: of three-way calls, 0..1; see `fit_limits`.
         pixels: the sizes at which the images were seen, for the record.
         findings: the names of the F findings.
 
@@ -72,6 +79,13 @@ def fit_thresholds(
     }
     if weights_digest is not None:
         fitted_on["weights_digest"] = weights_digest
+    any_labels, any_scores = any_label(labels), cross_fitted_score(labels, scores, patients, findings)
+    any_finding = fit_any_finding(any_labels, any_scores, min_precision)
+    limits = fit_limits(labels, scores, patients, guarantee, findings)
+    if any_finding:
+        known = any_labels[~np.isnan(any_labels)]
+        fitted_on[ANY_FINDING] = {"positives": int(known.sum()), "known": len(known)}
+        limits |= fit_limits(any_labels, any_scores, patients, guarantee, NAMES)
     return {
         "default": default,
         "default_chosen_by": chosen_by,
@@ -79,6 +93,8 @@ def fit_thresholds(
         "operating_points": find_operating_points(labels, scores, min_precision=min_precision, findings=findings),
         "marked": mark_thresholds(labels, scores, min_precision=min_precision, findings=findings),
         "calibration": fit_calibration(labels, scores, findings),
+        ANY_FINDING: any_finding,
+        "conformal": {"guarantee": guarantee, "limits": limits},
     }
 
 
@@ -93,7 +109,7 @@ def choose_default(
 ) -> tuple[str, dict[str, Any]]:
     """Return the operating point with the best macro F1 on patients that its thresholds were not fitted on.
 
-    The patients are dealt into FOLDS folds; the images of each are called by thresholds fitted on the others, and F1 is
+    The patients are dealt into folds; the images of each are called by thresholds fitted on the others, and F1 is
     computed once over all of these calls, for each finding that has positives.
 
     Args:
@@ -103,9 +119,7 @@ def choose_default(
     Returns:
         its name, and for the record {"rule", "macro_f1": {operating point: 0..1, or None}}.
     """
-    names, codes = np.unique(patients, return_inverse=True)
-    folds = min(FOLDS, len(names))
-    fold = (np.random.default_rng(seed).permutation(len(names)) % folds)[codes]
+    fold, folds = deal_patients(patients, seed)
     calls: dict[str, NDArray[np.bool_]] = {}
     for number in range(folds):
         held_out = fold == number

@@ -34,7 +34,7 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
     text, delimiter = decode_table(read_table(path))
     if text.lstrip().startswith("{"):
         return pd.DataFrame([_read_record(line) for line in text.splitlines() if line.strip()])
-    if any(line.split() == ["finding", "score", "threshold", "probability"] for line in text.splitlines()[:3]):
+    if any(line.split() == ["finding", "score", "threshold", "probability", "call"] for line in text.splitlines()[:3]):
         raise ValueError("it is predict.py's table for people; write it with --format csv, json or parquet")
     # Text throughout: an id such as 00000003 must keep its zeros.
     table = pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, skipinitialspace=True)

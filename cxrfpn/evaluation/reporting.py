@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrfpn.choices import GUARANTEE
 from cxrfpn.data.cohort import CohortProtocol, OfficialProtocol, protocol_name
 from cxrfpn.data.label_tables import LabelTable
 from cxrfpn.data.schema import UNKNOWN_COLUMN, Source
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.checklist import write_checklists
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
-from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
 from cxrfpn.evaluation.other_labels import measure_by_table
 from cxrfpn.evaluation.plots import save_plots
@@ -31,7 +31,8 @@ from cxrfpn.evaluation.scoring import (
     score,
     select_split,
 )
-from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, MIN_PRECISION
+from cxrfpn.evaluation.summary import summary_lines
+from cxrfpn.evaluation.thresholds import MIN_PRECISION
 from cxrfpn.files import clear_unfinished, write_atomically, write_text
 from engine_cxrfpn import Engine
 from thresholds_cxrfpn import Thresholds
@@ -46,7 +47,8 @@ class ScoreRequest:
     """What is scored against: a source, one of its splits under a protocol, and how figures are made.
 
     With `fit` thresholds and calibration are fitted on the split first, which must not hold test images;
-    `minimum_precision` is that of their precision constraint, or None for the one that the model was fitted with.
+    `minimum_precision` is that of their precision constraint and `guarantee` that of three-way calls, or None for the
+    one that the model was fitted with.
     `labels` are another table's, by which the same scores are measured as well.
     """
 
@@ -56,6 +58,7 @@ class ScoreRequest:
     settings: Settings = field(default_factory=Settings)
     fit: bool = False
     minimum_precision: float | None = None
+    guarantee: float | None = None
     labels: LabelTable | None = None
 
 
@@ -75,7 +78,7 @@ class Report:
 
     def summary(self) -> str:
         """Return a few lines for the terminal."""
-        return "\n".join(_summary_lines(self.figures, self.scored))
+        return "\n".join(summary_lines(self.figures, self.scored))
 
 
 def score_model(engine: Engine, request: ScoreRequest, batch_size: int = 16, name: str | None = None) -> Report:
@@ -213,6 +216,7 @@ def _fit(
     minimum_precision = request.minimum_precision
     if minimum_precision is None:
         minimum_precision = before.fitted_on.get("minimum_precision", MIN_PRECISION)
+    guarantee = before.conformal.get("guarantee", GUARANTEE) if request.guarantee is None else request.guarantee
     content = fit_thresholds(
         scored.truth,
         scored.scores,
@@ -221,6 +225,7 @@ def _fit(
         split=request.split,
         weights_digest=digest,
         min_precision=minimum_precision,
+        guarantee=guarantee,
         pixels=pixels,
         findings=scored.findings,
     )
@@ -245,60 +250,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def _summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
-    lines = [
-        f"{figures['system']} on {figures['source']}, {figures['split']}: {scored.coverage()}",
-        f"mean AUROC {_with_interval(figures, 'mean_auroc')} over {figures['resamples']} resamples of "
-        f"{figures['resampled']}; macro F1 {_number(figures['macro']['f1'])}; "
-        f"exact match {_number(figures['exact_match'])}",
-        f"  {'finding':<20}{'AUROC':>7}  {'95 % interval':<16}{'AP':>7}{'F1':>7}{'positives':>11}{'patients':>10}",
-    ]
-    for finding, figure in figures["findings"].items():
-        if figure["auroc"] is None:
-            lines.append(f"  {finding:<20}undefined: {figure['positives']} positives, {figure['negatives']} negatives")
-            continue
-        bounds = "too few patients"
-        if figure["auroc_ci"] is not None:
-            bounds = "{:.3f} to {:.3f}".format(*figure["auroc_ci"])
-        lines.append(
-            f"  {finding:<20}{figure['auroc']:>7.3f}  {bounds:<16}{figure['average_precision']:>7.3f}"
-            f"{figure['f1']:>7.3f}{figure['positives']:>11,}{figure['positive_patients']:>10,}"
-        )
-    if baseline := figures["baselines"].get("patient_only"):
-        lines.append(f"age, view and sex alone: mean AUROC {_number(baseline['mean_auroc'])}")
-    if "localisation" in figures:
-        model, blind = (figures["localisation"][who]["mean"]["pointing_accuracy"] for who in ("model", "mean_box"))
-        lines.append(f"pointing accuracy: {model:.3f} (always at the mean box: {blind:.3f})")
-    if other := figures.get("other_labels"):
-        lines.append(f"by the labels of {other['table']}, {other['images']} images:")
-        for name, label in other["labels"].items():
-            lines.append(f"  {name:<20}{_with_interval(label, 'auroc')}, {label['positives']} positives")
-    if comparison := figures.get("comparison"):
-        mean = comparison["mean_auroc"]
-        lines.append(
-            f"minus {comparison['with']} on {comparison['images']} images: {_with_interval(mean, 'difference')}"
-        )
-    if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
-        lines.append(
-            f"thresholds of {', '.join(few)} were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives "
-            f"of fewer than {FEWEST_PATIENTS} patients"
-        )
-    if figures.get("unreadable"):
-        names = list(figures["unreadable"])
-        lines.append(f"{len(names)} images could not be read and are left out, {names[0]} the first")
-    return lines
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None or np.isnan(value) else f"{value:.3f}"
-
-
-def _with_interval(figures: Mapping[str, Any], name: str) -> str:
-    if figures[name] is None:
-        return "undefined"
-    if figures[f"{name}_ci"] is None:
-        return f"{figures[name]:.3f} (no interval)"
-    low, high = figures[f"{name}_ci"]
-    return f"{figures[name]:.3f} ({low:.3f} to {high:.3f})"

@@ -14,8 +14,10 @@ from tqdm import tqdm
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.cohort import CohortProtocol
 from cxrfpn.data.schema import SourceError
+from cxrfpn.evaluation.any_finding import measure_any_finding
 from cxrfpn.evaluation.baselines import measure_baselines
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
+from cxrfpn.evaluation.conformal import measure_three_way
 from cxrfpn.evaluation.findings_metric import compute_figures
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS, Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
@@ -82,6 +84,8 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
         )
         bar.update()
     return figures | {
+        "any_finding": measure_any_finding(scored, thresholds, bootstrap),
+        "three_way": measure_three_way(scored, thresholds, bootstrap),
         "patients": int(scored.metadata["patient_id"].nunique()),
         "resampled": "images" if settings.resample_images else "patients",
         "resamples": settings.resamples,

@@ -13,6 +13,7 @@ from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.files import write_atomically
 from cxrfpn.prediction.stream import Predicted, predict_stream
 from engine_cxrfpn import Engine
+from thresholds_cxrfpn import ANY_FINDING, PRESENT, UNCERTAIN
 
 # Rows that wait for being encoded.
 ROWS_A_GROUP = 4096
@@ -21,12 +22,13 @@ ROWS_A_GROUP = 4096
 def table_schema(findings: Sequence[str], embeddings: bool = False) -> pa.Schema:
     """Return the columns of a part: a row an image, a score a finding, and a list `embedding` where asked for.
 
-    `positive` holds the calls as NIH writes them (A|B). An image that could not be read has an `error`, and nulls for
-    everything that was not seen.
+    `positive`, `present` and `uncertain` hold the calls as NIH writes them (A|B). An image that could not be read
+    has an `error`, and nulls for everything that was not seen.
     """
     columns = [
-        *((name, pa.string()) for name in ("image_id", "patient_id", "positive", "error")),
+        *((name, pa.string()) for name in ("image_id", "patient_id", "positive", PRESENT, UNCERTAIN, "error")),
         ("notes", pa.list_(pa.string())),
+        (ANY_FINDING, pa.float32()),
         *((finding, pa.float32()) for finding in findings),
     ]
     return pa.schema([*columns, ("embedding", pa.list_(pa.float32()))] if embeddings else columns)
@@ -139,7 +141,10 @@ def _record(outcome: Predicted[Row], embeddings: bool) -> dict[str, Any]:
         return record | {"error": (outcome.error or "").removeprefix(f"{outcome.item.image_id}: ")}
     calls = "|".join(finding["label"] for finding in outcome.answer if finding["positive"])
     scores = {finding["label"]: finding["score"] for finding in outcome.answer}
+    any_finding = outcome.answer.any_finding
+    record |= {call: "|".join(outcome.answer.called(call)) for call in (PRESENT, UNCERTAIN)}
     record |= {"positive": calls, "notes": outcome.answer.notes, **scores}
+    record[ANY_FINDING] = any_finding and any_finding["score"]
     return record | ({"embedding": outcome.answer.embedding} if embeddings else {})
 
 

@@ -13,9 +13,10 @@ from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
 from pixels_cxrfpn import printable
+from thresholds_cxrfpn import ANY_FINDING, PRESENT, UNCERTAIN
 
 # Before the scores of a row: the calls as NIH writes them (A|B), an error where there is no answer, and notes.
-FIRST_COLUMNS = ("image", "positive", "error", "notes")
+FIRST_COLUMNS = ("image", "positive", PRESENT, UNCERTAIN, "error", "notes", ANY_FINDING)
 
 
 def write_predictions(
@@ -50,12 +51,13 @@ def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequ
             continue
         print(printable(prediction.image), file=file)
         width = max(20, *(len(name) + 2 for name in findings))
-        print(f"  {'finding':<{width}}{'score':>7}{'threshold':>11}{'probability':>13}", file=file)
-        for finding in prediction.findings:
+        print(f"  {'finding':<{width}}{'score':>7}{'threshold':>11}{'probability':>13}  {'call':<9}", file=file)
+        first = [] if prediction.findings.any_finding is None else [prediction.findings.any_finding]
+        for finding in [*first, *prediction.findings]:
             probability = "" if finding["probability"] is None else f"{finding['probability']:.3f}"
-            call = "  positive" if finding["positive"] else ""
+            calls = f"{finding['call'] or '':<9}" + ("  positive" if finding["positive"] else "")
             numbers = f"{finding['score']:>7.3f}{finding['threshold']:>11.3f}{probability:>13}"
-            print(f"  {printable(finding['label']):<{width}}{numbers}{call}", file=file)
+            print(f"  {printable(finding['label']):<{width}}{numbers}  {calls}".rstrip(), file=file)
         for note in prediction.findings.notes:
             print(f"  note: {printable(note)}", file=file)
         print(file=file)
@@ -66,8 +68,7 @@ def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Seque
         if prediction.findings is None:
             record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
         else:
-            plain = [{key: value for key, value in each.items() if key != "map"} for each in prediction.findings]
-            record = {"image": prediction.image, "findings": plain, "notes": prediction.findings.notes}
+            record = {"image": prediction.image, **prediction.findings.to_dict()}
         print(json.dumps(record), file=file, flush=True)
 
 
@@ -83,7 +84,7 @@ def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Se
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError("parquet needs pyarrow: pip install pyarrow") from None
-    kinds = dict.fromkeys(findings, pa.float64()) | {"notes": pa.list_(pa.string())}
+    kinds = dict.fromkeys((ANY_FINDING, *findings), pa.float64()) | {"notes": pa.list_(pa.string())}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in (*FIRST_COLUMNS, *findings)])
     pq.write_table(pa.Table.from_pylist(list(_wide_rows(predictions)), schema), file.buffer)
 
@@ -94,8 +95,10 @@ def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
         yield {
             "image": prediction.image,
             "positive": "|".join(finding["label"] for finding in findings if finding["positive"]),
+            **{call: "|".join(findings.called(call)) for call in (PRESENT, UNCERTAIN)},
             "error": prediction.error,
             "notes": findings.notes,
+            ANY_FINDING: findings.any_finding and findings.any_finding["score"],
             **{finding["label"]: finding["score"] for finding in findings},
         }
 

@@ -149,7 +149,7 @@ def test_every_form_that_predict_writes(table, make_metadata, tmp_path, form):
 
 def _findings(row: dict) -> list[dict]:
     scores = sorted(((row[name], name) for name in FINDINGS), reverse=True)
-    common = {"probability": None, "threshold": 0.5, "positive": False}
+    common = {"probability": None, "threshold": 0.5, "positive": False, "call": None}
     return [{"label": name, "score": score, **common} for score, name in scores]
 
 

@@ -1,0 +1,66 @@
+"""The sections of a card on any_finding and three-way calls, from metrics.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cxrfpn.evaluation.markdown import number, percent, table, with_interval
+from thresholds_cxrfpn import CALLS
+
+
+def any_finding_section(figures: Mapping[str, Any]) -> str:
+    """Whether there is any finding; nothing where thresholds.json was fitted without it."""
+    if not (figure := figures.get("any_finding")):
+        return ""
+    rows = [
+        (f"`{name}`", *(number(point[key]) for key in ("threshold", "sensitivity", "specificity", "precision")))
+        for name, point in figure["operating_points"].items()
+    ]
+    header = ("operating point", "threshold", "sensitivity", "specificity", "precision")
+    return (
+        f"## Any finding\n\nWhether the radiograph has any of the findings: AUROC {with_interval(figure, 'auroc')} "
+        f"({figure['positives']:,} images with, {figure['negatives']:,} without). The score joins the calibrated "
+        "probabilities of the findings as if they were independent (noisy or) and is calibrated in its turn: ECE "
+        f"{number(figure['ece_calibrated'])}, Brier {number(figure['brier_calibrated'])}.\n\n{table(header, rows)}\n"
+    )
+
+
+def three_way_section(figures: Mapping[str, Any]) -> str:
+    """Three-way calls: whether they keep their guarantee, and what another prevalence does to them."""
+    if not (told := figures.get("three_way")):
+        return ""
+    return "\n".join(
+        [
+            "## Present, absent or uncertain\n",
+            f"Split conformal prediction over patients at a guarantee of {told['guarantee']:.0%}: of radiographs with "
+            "a finding at least so many are not called absent, and of those without it at least so many are not called "
+            "present. *Kept* is how many it was on these images, each patient counting once. A finding's own "
+            "prevalence does not break the guarantee, since each label has its own limit; that of the other findings "
+            "does: radiographs without this one then have others more often. *As ill as there* weights images so that "
+            "as many have any finding as where the limits were fitted; what is still missing is another kind of "
+            "patient or film. Prevalence also changes what a call means: the last columns show how often it is right "
+            "at the prevalence of the fit, and here.\n",
+            three_way_table(told),
+            "",
+        ]
+    )
+
+
+def three_way_table(told: Mapping[str, Any]) -> str:
+    """Return a row for each finding.
+
+    Args:
+        told: as of `measure_three_way`.
+    """
+    rows = [
+        (
+            name.replace("_", " "),
+            *(with_interval(figure, f"covered_{which}") for which in ("with", "without", "without_weighted")),
+            *(percent(figure["shares"][call]) for call in CALLS),
+            f"{percent(figure['prevalence_fitted'])}, {percent(figure['prevalence'])}",
+            *(f"{percent(figure[f'right_{call}_fitted'])}, {percent(figure[f'right_{call}'])}" for call in CALLS[:2]),
+        )
+        for name, figure in told["findings"].items()
+    ]
+    header = ("finding", "kept with it", "kept without it", "as ill as there", *CALLS, "prevalence: fitted, here",
+              "`present` is right: there, here", "`absent` is right: there, here")  # fmt: skip
+    return table(header, rows)
