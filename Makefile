@@ -1,4 +1,4 @@
-# make demo | install | test | test-all | audit | bench | lint | format | release
+# make demo | install | test | test-all | audit | bench | lint | format | docs | lock | release
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,7 +8,7 @@ PORT   ?= 7860
 # A worker a core, each in one thread: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile
 
-.PHONY: help demo install test test-all audit bench lint format release clean
+.PHONY: help demo install test test-all audit bench lint format docs lock release clean
 
 help:
 	@echo "make demo      open the demo on http://$(HOST):$(PORT) (HOST= and PORT= change it)"
@@ -17,6 +17,8 @@ help:
 	@echo "make audit     ask whether a known hole is in what is installed"
 	@echo "make bench     ratios measured side by side"
 	@echo "make lint      ruff and mypy; make format fixes what it can"
+	@echo "make docs      build docs/ and the API reference into site/, and check their links"
+	@echo "make lock      write the newest versions that fit into requirements.lock, from which CI installs"
 	@echo "make release   check that all files name the same version, and tag it"
 
 demo: $(VENV)/.demo-installed
@@ -45,11 +47,18 @@ format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs-installed
+	$(BIN)/mkdocs build
+
+lock: $(VENV)/.lock-installed
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra audit --extra docs --universal --python-version 3.11 \
+	  --upgrade --quiet --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+
 release: $(VENV)/.test-installed
 	$(BIN)/python tools/release.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
 
 # What is installed is written down in a file, so that make installs again only when pyproject.toml changes.
 # The warnings kept quiet are setuptools' own, about editable installs in general.
