@@ -82,6 +82,7 @@ RUN = {
     ".venv/bin/python -m pytest tests/test_pipeline.py -k threshold": Run(says="passed"),
     # What is installed is this very environment; make must not install into it.
     "make format": Run({"make": "make -o .venv/.test-installed"}, says="unchanged"),
+    "make lock": Run({"make": "make -n"}, says="uv pip compile", slow=False),
     "make test-all": Run({"make": "make -n"}, says="pytest --cov", slow=False),
     "make .venv/.demo-installed": Run({"make": "make -n"}, slow=False),
     f".venv/bin/python score.py --model . {WARD} --split validation --protocol patients --fit-thresholds"
@@ -126,6 +127,7 @@ ELSEWHERE = {
     "make install": (MAKE, "install: $(VENV)/.test-installed\n\ntest: lint"),  # both ask for the same
     "make lint": (MAKE, "\ntest: lint\n"),
     "make audit": (CI, "make audit"),
+    "make docs": (CI, "\nmake docs\n"),
     f".venv/bin/python publish.py runs/nih --model-repo {REPO} --space-repo {REPO}-demo --dry-run": TRIED_PUBLISHING,
     "hf auth login": ("tests/publishing/test_refusals.py", "def test_without_a_token_that_may_write_nothing_happens("),
     ".venv/bin/accelerate launch --num_processes 4 train.py recipes/nih.yaml": TRIED_LAUNCHING,
