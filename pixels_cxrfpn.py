@@ -2,6 +2,11 @@
 
 import numpy as np
 
+try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .errors_cxrfpn import CxrFpnError
+except ImportError:
+    from errors_cxrfpn import CxrFpnError
+
 # 100 megapixels is 7 times the largest detector; beyond it a small file may ask for all of the memory.
 MAX_PIXELS = 100_000_000
 # As much as JPEG and DICOM can say; the time to shrink a strip of pixels grows with its length.
@@ -13,7 +18,7 @@ LEAST, MOST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np
 THUMBNAIL_SIDE = 128
 
 
-class RadiographError(ValueError):
+class RadiographError(CxrFpnError):
     """What cannot be read as a radiograph. The message is one line: the name, what is wrong, what to do."""
 
 

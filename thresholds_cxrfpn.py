@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
+    from .errors_cxrfpn import CxrFpnError
     from .findings_cxrfpn import FINDINGS
 except ImportError:
+    from errors_cxrfpn import CxrFpnError
     from findings_cxrfpn import FINDINGS
 
 FLAT_OPERATING_POINT = "thresholds"
@@ -24,12 +26,12 @@ MAPPINGS = (
 LIMITS = ("present_from", "absent_up_to")
 
 
-class PackageError(ValueError):
-    """A model package that cannot be used; the message is one line that says why, and what to do."""
+class PackageError(CxrFpnError):
+    """Raised when a model package cannot be used."""
 
 
 class ThresholdsError(PackageError):
-    """A thresholds.json that cannot be used; the message is one line that says why."""
+    """Raised when a thresholds.json cannot be used."""
 
 
 class Thresholds:

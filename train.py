@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from cxrfpn.terminal import say, show
+from errors_cxrfpn import CxrFpnError
 
 
 def main() -> int:
@@ -13,15 +14,9 @@ def main() -> int:
     # Only now, since --help and wrong usage need none of it.
     import torch
 
-    from cxrfpn.data.preparing import PrepareError
-    from cxrfpn.data.schema import SourceError
     from cxrfpn.training.allocator import keep_freed_memory
-    from cxrfpn.training.backbone import BackboneError
-    from cxrfpn.training.checkpoint import CheckpointError
-    from cxrfpn.training.loop import Stopped, TrainingError, train
-    from cxrfpn.training.recipe import RecipeError, read_recipe
-    from cxrfpn.training.run import LaunchError
-    from thresholds_cxrfpn import PackageError
+    from cxrfpn.training.loop import Stopped, train
+    from cxrfpn.training.recipe import read_recipe
 
     folder = arguments.output_dir or Path("runs") / arguments.recipe.stem
     if not torch.cuda.is_available():
@@ -34,16 +29,7 @@ def main() -> int:
     except KeyboardInterrupt:  # while images are prepared, or the test split is scored
         say(f"train: stopped; start it again, with --resume if {folder} holds a run")
         return 130
-    except (
-        RecipeError,
-        SourceError,
-        PrepareError,
-        BackboneError,
-        PackageError,
-        CheckpointError,
-        LaunchError,
-        TrainingError,
-    ) as error:
+    except CxrFpnError as error:
         say(f"train: {error}")
         return 2
     except OSError as error:

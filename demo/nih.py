@@ -11,6 +11,7 @@ import httpx
 from huggingface_hub import is_offline_mode
 
 from demo.uploads import MAX_FILE_BYTES, Upload
+from errors_cxrfpn import CxrFpnError
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 DATASET, SPLIT, ROWS = "timm/nih-chest-xray-14", "test", 25_596
@@ -22,7 +23,7 @@ _labels: OrderedDict[str, list[str]] = OrderedDict()
 _lock = threading.Lock()
 
 
-class UnreachableError(ValueError):
+class UnreachableError(CxrFpnError):
     """Raised when the Hub does not answer, or not with a radiograph; the message is one line."""
 
 

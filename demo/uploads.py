@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from demo.sweeping import LIVE
+from errors_cxrfpn import CxrFpnError
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_FILES = 200
@@ -23,7 +24,7 @@ ENTRY_MARK = b"PK\x01\x02"  # before each entry of a zip's directory
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class UploadError(ValueError):
+class UploadError(CxrFpnError):
     """Raised when an upload is refused; the message is one line that may be shown."""
 
 

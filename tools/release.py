@@ -12,11 +12,13 @@ from pathlib import Path
 
 import yaml
 
+from errors_cxrfpn import CxrFpnError
+
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = re.compile(r"^## (\S+)(?: - (\d{4}-\d{2}-\d{2}))?$", re.MULTILINE)
 
 
-class ReleaseError(ValueError):
+class ReleaseError(CxrFpnError):
     """Raised when a version is not ready; the message is one line that says what to do."""
 
 

@@ -25,13 +25,14 @@ from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.shards import MANIFEST, SHARD_FOLDER, read_manifest, read_summary, shard_paths, write_shard
 from cxrfpn.data.sharpness import source_side
 from cxrfpn.files import FULL_DISK, clear_unfinished, write_atomically
+from errors_cxrfpn import CxrFpnError
 from pixels_cxrfpn import RadiographError
 from radiograph_cxrfpn import PIXELS_KEPT, PREPARED, read_radiograph, resize_to_square
 
 SKIPPED = "skipped.csv"
 
 
-class PrepareError(ValueError):
+class PrepareError(CxrFpnError):
     """Preparing had to stop; the message is one line, and what was finished stays and is not done again."""
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import pandas as pd
 
 from cxrfpn.choices import FIELDS
+from errors_cxrfpn import CxrFpnError
 from pixels_cxrfpn import RadiographError
 
 # The columns of a source's metadata, one row an image, numbered from 0. `findings` holds tuples of names in the order
@@ -20,7 +21,7 @@ UNKNOWN_COLUMN = "unknown"
 UNLABELLED = "unlabelled"
 
 
-class SourceError(ValueError):
+class SourceError(CxrFpnError):
     """Raised when a source cannot be used; the message says in one line what is wrong, where, and what to do."""
 
 

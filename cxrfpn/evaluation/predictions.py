@@ -15,13 +15,14 @@ from cxrfpn.data.schema import UNKNOWN_COLUMN
 from cxrfpn.data.sharpness import SIDE_COLUMN
 from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.prediction_files import read_prediction_table
+from errors_cxrfpn import CxrFpnError
 
 ID_COLUMNS = ("image_id", "image", "image index", "image_index", "file", "filename", "path", "id")
 SUFFIX = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|dcm|dicom)$", re.IGNORECASE)
 _NAMED = 5
 
 
-class PredictionsError(ValueError):
+class PredictionsError(CxrFpnError):
     """Raised when predictions cannot be used; the message says in one line what is wrong, where, and what to do."""
 
 

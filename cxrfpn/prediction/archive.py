@@ -16,6 +16,7 @@ from cxrfpn.data.sources import open_source
 from cxrfpn.files import clear_unfinished, write_text
 from cxrfpn.prediction.parts import Tally, predict_parts, summarise
 from engine_cxrfpn import AUTO, Engine, load_engine
+from errors_cxrfpn import CxrFpnError
 
 MANIFEST = "predictions.json"
 PART_FOLDER = "parts"
@@ -23,7 +24,7 @@ PART_FOLDER = "parts"
 PATIENCE = timedelta(days=7)
 
 
-class ArchiveError(ValueError):
+class ArchiveError(CxrFpnError):
     """Raised when a folder of predictions cannot be resumed; the message is one line."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cxrfpn.table_text import PATH_SPELLINGS, SPELLINGS, find_column, read_rows, read_table
 from dicom_cxrfpn import is_dicom
+from errors_cxrfpn import CxrFpnError
 from patient_cxrfpn import PATIENT_KEYS
 from pixels_cxrfpn import printable
 
@@ -20,7 +21,7 @@ GZIP_SUFFIX = ".gz"
 DICOMDIR = "DICOMDIR"
 
 
-class InputError(ValueError):
+class InputError(CxrFpnError):
     """Paths or a table that cannot be used; the message is one line."""
 
 

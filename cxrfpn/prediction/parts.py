@@ -13,6 +13,7 @@ from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.files import write_atomically
 from cxrfpn.prediction.stream import Predicted, predict_stream
 from engine_cxrfpn import Engine
+from errors_cxrfpn import CxrFpnError
 from thresholds_cxrfpn import ANY_FINDING, PRESENT, UNCERTAIN
 
 # Rows that wait for being encoded.
@@ -34,7 +35,7 @@ def table_schema(findings: Sequence[str], embeddings: bool = False) -> pa.Schema
     return pa.schema([*columns, ("embedding", pa.list_(pa.float32()))] if embeddings else columns)
 
 
-class PartError(ValueError):
+class PartError(CxrFpnError):
     """A part that cannot be written; the message is one line."""
 
 

@@ -15,6 +15,7 @@ from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
 from cxrfpn.evaluation.eval_results import eval_results
 from cxrfpn.evaluation.scoring import read_thresholds
+from errors_cxrfpn import CxrFpnError
 from package_cxrfpn import WEIGHTS, weights_digest
 from thresholds_cxrfpn import ThresholdsError
 
@@ -39,7 +40,7 @@ STALE = {
 }
 
 
-class PublishError(ValueError):
+class PublishError(CxrFpnError):
     """Raised when something cannot be published; the message says in one line what is wrong and what to do."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models import DenseNet121_Weights, densenet121
 
 from configuration_cxrfpn import DENSENET
+from errors_cxrfpn import CxrFpnError
 from loading_cxrfpn import load_network
 from modeling_cxrfpn import CxrFpnForImageClassification
 from thresholds_cxrfpn import PackageError
@@ -23,7 +24,7 @@ IMAGENET_PACKAGES = {
 LITE_STEM = "_conv_stem.weight"
 
 
-class BackboneError(ValueError):
+class BackboneError(CxrFpnError):
     """Raised when weights cannot be loaded; the message says in one line what to do."""
 
 

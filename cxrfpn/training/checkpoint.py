@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from errors_cxrfpn import CxrFpnError
 from package_cxrfpn import file_sha256
 
 MANIFEST = "state.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(CxrFpnError):
     """Raised when a run folder cannot be resumed."""
 
 

@@ -24,12 +24,13 @@ from cxrfpn.training.run_folder import (
     write_epochs,
 )
 from cxrfpn.training.validation import validate
+from errors_cxrfpn import CxrFpnError
 
 # Losses are read, and processes agree whether to stop, every so many steps, because reading makes a GPU wait.
 LOG_STEPS = 10
 
 
-class TrainingError(RuntimeError):
+class TrainingError(CxrFpnError):
     """Raised when training cannot continue."""
 
 

@@ -13,6 +13,7 @@ from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.augment import Augmentation
 from cxrfpn.data.cohort import PROTOCOLS
 from cxrfpn.data.schema import UNLABELLED
+from errors_cxrfpn import CxrFpnError
 
 # The value of `prepared` that makes no local copy.
 STREAMED = "none"
@@ -23,7 +24,7 @@ EARLIER_KEYS = {
 }
 
 
-class RecipeError(ValueError):
+class RecipeError(CxrFpnError):
     """Raised when a recipe cannot be followed; the message names the file and the key."""
 
 

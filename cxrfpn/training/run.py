@@ -25,6 +25,7 @@ from cxrfpn.training.loss import FindingsLoss
 from cxrfpn.training.optimisation import RunningStatistics, Schedule, WeightAverage, make_optimizer
 from cxrfpn.training.recipe import Cycle, Recipe
 from cxrfpn.training.teachers import Student
+from errors_cxrfpn import CxrFpnError
 from modeling_cxrfpn import CxrFpnForImageClassification
 from package_cxrfpn import WEIGHTS
 from pipeline_cxrfpn import cpu_multiplies_bf16
@@ -36,7 +37,7 @@ PATIENCE = timedelta(hours=24)
 _FREE_TO_CHANGE = ("workers", "checkpoint_steps", "keep_checkpoints", "trackers")
 
 
-class LaunchError(RuntimeError):
+class LaunchError(CxrFpnError):
     """Raised when processes would each follow the whole recipe, in one folder."""
 
 
