@@ -140,7 +140,8 @@ class Thresholds:
     def _check_conformal(self, findings: Sequence[str]) -> None:
         if not self.conformal:
             return
-        limits, guarantee = self.conformal.get("limits"), self.conformal.get("guarantee")
+        limits = self.conformal.get("limits")
+        guarantee: Any = self.conformal.get("guarantee")
         if not isinstance(limits, Mapping) or not _is_number(guarantee) or not 0 < guarantee < 1:
             raise ThresholdsError("thresholds.json: conformal lacks guarantee or limits; write it again with score.py")
         for finding, pair in limits.items():
