@@ -204,7 +204,7 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
                 )
 
             maps = reading.maps(chosen, gradients)
-        return reading.logits.detach(), maps
+        return reading.logits.detach(), maps.detach()
 
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.

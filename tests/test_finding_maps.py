@@ -92,6 +92,7 @@ class TestPooledScores:
     def test_maps_are_the_places_scores(self, model, radiographs, patients):
         logits, maps = model.forward_with_maps(radiographs, patients, ["Nodule", "Hernia"])
         torch.testing.assert_close(logits, model(radiographs, patients).logits)
+        assert not logits.requires_grad and not maps.requires_grad  # .numpy() refuses what does
         scores = model.score_places(model.pyramid_levels(radiographs), patients)
         chosen = scores[:, [FINDINGS.index("Nodule"), FINDINGS.index("Hernia")]].detach().numpy()
         low, high = (getattr(chosen, bound)(axis=(2, 3), keepdims=True) for bound in ("min", "max"))
