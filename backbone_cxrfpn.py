@@ -28,7 +28,7 @@ def make_backbone(config: CxrFpnConfig) -> nn.Module:
 
 
 class TimmBackbone(nn.Module):
-    """A network of timm's, without its classifier. It takes the image processor's pixels, whatever its own norm is."""
+    """A network of timm's, without its classifier. It brings the image processor's pixels to its own norm."""
 
     def __init__(self, config: CxrFpnConfig):
         super().__init__()

@@ -28,7 +28,7 @@ BACKENDS = (AUTO, *LIBRARIES)
 
 
 class Engine(ABC):
-    """A model that answers radiographs, whatever library runs its network.
+    """A model that answers radiographs, with any library for its network.
 
     Attributes:
         backend: the name of the library, one of LIBRARIES.

@@ -174,7 +174,7 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
             findings: names, each one of `config.findings`; all of them for None.
 
         Returns:
-            [B, len(findings), H/8, W/8] in 0..1, each map scaled to its own peak, whatever the finding's score.
+            [B, len(findings), H/8, W/8] in 0..1, each map scaled to its own peak, for low scores too.
 
         Raises:
             ValueError: for a name that is no finding.

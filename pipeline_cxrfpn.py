@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 class ChestXrayFindingsPipeline(Pipeline):
     """`pipeline("chest-xray-findings", model=..., trust_remote_code=True)`.
 
-    Takes a radiograph (whatever `read_radiograph` reads; a string is a path, never a URL) or a mapping `{"image": ...,
+    Takes a radiograph (all that `read_radiograph` reads; a string is a path, never a URL) or a mapping `{"image": ...,
     "age": years, "sex": "M" or "F", "view_position": "PA" or "AP"}`, or a list or generator of either; `Patient` says
     in which forms these may be written. What a mapping leaves out is taken from a DICOM header, and is unknown
     otherwise.
@@ -163,7 +163,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
         try:
             logits = self.forward(self.preprocess(ramp))["logits"]
-        except Exception as error:  # sizes that do not fit, a mean of words: whatever a changed number leads to
+        except Exception as error:  # sizes that do not fit, a mean of words: anything that a changed number may cause
             reason = " ".join(str(error).split())[:200]
             raise PackageError(f"the package fails on a test image ({reason}); copy the whole package again") from None
         if not logits.isfinite().all():

@@ -69,40 +69,54 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Print the 14 findings of chest radiographs. Not for clinical use.")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="files, folders or globs")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="Predict these files, folders or globs.")
     parser.add_argument(
         "--source",
-        help="instead of PATHs an archive, in as many processes as accelerate starts, part by part into the folder "
-        "--output: org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE, phantom:N",
+        help="Predict an archive instead of PATHs, in as many processes as accelerate starts, part by part into the "
+        "folder --output: org/name[@revision] on the Hub, nih:FOLDER, parquet:FOLDER, csv:FILE or phantom:N.",
     )
-    parser.add_argument("--age", help="years, of every patient")
-    parser.add_argument("--sex", help="M or F, of every patient")
-    parser.add_argument("--view-position", help="PA or AP, of every radiograph")
-    parser.add_argument("--patients", type=Path, help="a table with the columns image, age, sex, view_position")
-    parser.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
+    parser.add_argument("--age", help="Take this age in years for every patient (default: from the file, or unknown).")
+    parser.add_argument("--sex", help="Take this sex, M or F, for every patient (default: from the file, or unknown).")
+    parser.add_argument(
+        "--view-position", help="Take this view, PA or AP, for every radiograph (default: from the file, or unknown)."
+    )
+    parser.add_argument(
+        "--patients", type=Path, help="Read patients from a table with the columns image, age, sex and view_position."
+    )
+    parser.add_argument(
+        "--model",
+        default=str(ROOT),
+        help="Use this model package, a folder or a Hub id (default: this repository's model).",
+    )
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
-        help="run the modules of the model's package instead of ours; from the Hub at a commit only, org/name@COMMIT",
+        help="Run the modules of the model's package instead of ours. A Hub id must name a commit, org/name@COMMIT.",
     )
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
         default=AUTO,
-        help="what runs the network: torch, or onnx (onnxruntime) or openvino with a file of publish.py --onnx beside "
-        "the model; auto, the default, takes the fastest that is there",
-    )
-    parser.add_argument("--operating-point", help="whose thresholds to call by (the model's default)")
-    parser.add_argument("--format", choices=FORM_NAMES, help="the form of the answer (table)")
-    parser.add_argument("--output", type=Path, help="a file to write (standard output)")
-    parser.add_argument("--maps", type=Path, help="a folder for pictures of where each positive finding was seen")
-    parser.add_argument(
-        "--embeddings", action="store_true", help="with --source: write the network's pooled features, a list column"
+        help="Run the network by torch, or by onnx (onnxruntime) or openvino with a file of publish.py --onnx beside "
+        "the model. The default, auto, takes the fastest that is there.",
     )
     parser.add_argument(
-        "--dicom-out", type=Path, help="a folder for a structured report and a secondary capture of each DICOM film"
+        "--operating-point", help="Call findings by the thresholds of this operating point (default: the model's)."
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
+    parser.add_argument("--format", choices=FORM_NAMES, help="Write the answer in this form (default table).")
+    parser.add_argument("--output", type=Path, help="Write to this file (default: standard output).")
+    parser.add_argument("--maps", type=Path, help="Draw where each positive finding was seen into this folder.")
+    parser.add_argument(
+        "--embeddings",
+        action="store_true",
+        help="With --source, write the network's pooled features too, as a list column.",
+    )
+    parser.add_argument(
+        "--dicom-out",
+        type=Path,
+        help="Write a structured report and a secondary capture of each DICOM film into this folder.",
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="Run so many radiographs at once (default 16).")
     arguments = parser.parse_args()
     if (arguments.source is None) == (not arguments.paths):
         parser.error("give either PATHs or --source")

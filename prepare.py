@@ -47,16 +47,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--source",
         default=DEFAULT_SOURCE,
-        help="org/name[:config][@revision] on the Hub, nih:FOLDER, parquet:FOLDER, imagefolder:FOLDER, disk:FOLDER, "
-        f"csv:FILE, json:FILE or phantom:N (default {DEFAULT_SOURCE})",
+        help="Read org/name[:config][@revision] on the Hub, nih:FOLDER, parquet:FOLDER, imagefolder:FOLDER, "
+        f"disk:FOLDER, csv:FILE, json:FILE or phantom:N (default {DEFAULT_SOURCE}).",
     )
     add_columns_option(parser)
-    parser.add_argument("--output", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--size", type=_positive, default=256, help="side of the prepared images, in pixels (256)")
-    parser.add_argument("--processes", type=_positive, help="parts worked on at once (one a core)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the images in a shard (0)")
-    parser.add_argument("--show", type=Path, metavar="DIR", help="draw pictures of the data set and of augmentation")
-    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the shards as a private data set, org/name")
+    parser.add_argument("--output", type=Path, required=True, help="Write the shards into this folder.")
+    parser.add_argument("--size", type=_positive, default=256, help="Make images of this side in pixels (default 256).")
+    parser.add_argument("--processes", type=_positive, help="Work on so many parts at once (default: one a core).")
+    parser.add_argument("--seed", type=int, default=0, help="Shuffle the images of a shard by this seed (default 0).")
+    parser.add_argument(
+        "--show", type=Path, metavar="DIR", help="Draw the data set and its augmentation into this folder."
+    )
+    parser.add_argument("--push-to-hub", metavar="REPO", help="Upload the shards as a private data set, org/name.")
     return parser.parse_args()
 
 

@@ -65,28 +65,30 @@ def _parse() -> argparse.Namespace:
         "Run again, it uploads only what has changed. Or, with --onnx, make one file of it and upload nothing."
     )
     parser.add_argument(
-        "run", type=Path, nargs="?", help="a run folder, as train.py writes it; for --onnx any model package"
+        "run", type=Path, nargs="?", help="Publish this run folder of train.py; with --onnx any model package."
     )
     hub = parser.add_argument_group("on the Hub")
-    hub.add_argument("--model-repo", metavar="ORG/NAME", help="the model's repository")
-    hub.add_argument("--space-repo", metavar="ORG/NAME", help="the demo's Space")
-    hub.add_argument("--metric-repo", metavar="ORG/NAME", help="the metric's Space, which needs no run")
-    hub.add_argument("--private", action="store_true", help="what is created is private")
-    hub.add_argument("--dry-run", action="store_true", help="list what would go where, and change nothing")
+    hub.add_argument("--model-repo", metavar="ORG/NAME", help="Upload the model to this repository.")
+    hub.add_argument("--space-repo", metavar="ORG/NAME", help="Upload the demo to this Space.")
+    hub.add_argument("--metric-repo", metavar="ORG/NAME", help="Upload the metric to this Space; that needs no run.")
+    hub.add_argument("--private", action="store_true", help="Make new repositories private.")
+    hub.add_argument("--dry-run", action="store_true", help="List what would go where, and change nothing.")
     file = parser.add_argument_group("one file")
-    file.add_argument("--onnx", type=Path, metavar="FILE", help="write the network, its thresholds included, as ONNX")
+    file.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="Write the network, its thresholds included, as an ONNX file."
+    )
     precisions = file.add_mutually_exclusive_group()
     precisions.add_argument(
         "--bf16",
         metavar="SOURCE",
-        help="let OpenVINO compute in bf16: measured on the test images of a source, and refused where they lose over "
-        "0.002 of mean AUROC",
+        help="Let OpenVINO compute in bf16. It is measured on the test images of this source, and refused where they "
+        "lose over 0.002 of mean AUROC.",
     )
     precisions.add_argument(
         "--int8",
         metavar="SOURCE",
-        help="in 8-bit integers: calibrated on train images of a source, such as parquet:FOLDER, and refused where its "
-        "test images lose over 0.002 of mean AUROC",
+        help="Write 8-bit integers, calibrated on train images of this source, such as parquet:FOLDER. They are "
+        "refused where its test images lose over 0.002 of mean AUROC.",
     )
     arguments = parser.parse_args()
     if arguments.metric_repo is not None:

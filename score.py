@@ -52,57 +52,80 @@ def _parse() -> argparse.Namespace:
         "its name. A source's metadata is enough to score them: nih:FOLDER with a Data_Entry CSV and no images.",
     )
     system = parser.add_mutually_exclusive_group()
-    system.add_argument("--model", default=str(ROOT), help="a folder or a Hub id (this repository's model)")
+    system.add_argument(
+        "--model",
+        default=str(ROOT),
+        help="Use this model package, a folder or a Hub id (default: this repository's model).",
+    )
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
-        help="run the modules of the model's package instead of ours; from the Hub at a commit only, org/name@COMMIT",
+        help="Run the modules of the model's package instead of ours. A Hub id must name a commit, org/name@COMMIT.",
     )
     system.add_argument(
-        "--predictions", type=Path, nargs="+", metavar="FILE", help="anyone's scores; a second file is compared with it"
+        "--predictions", type=Path, nargs="+", metavar="FILE", help="Score one table of predictions, or compare two."
     )
-    parser.add_argument("--source", help="labelled images, such as parquet:FOLDER or nih:FOLDER")
+    parser.add_argument("--source", help="Score labelled images, such as parquet:FOLDER or nih:FOLDER.")
     add_columns_option(parser)
     parser.add_argument(
         "--labels",
         metavar="KIND:FILE",
-        help=f"the table of labels of another test set, a KIND of {', '.join(LABEL_TABLE_NAMES)}: without --source its "
-        "images are scored, which lie in its folder; with --source the same scores are measured by these labels too",
+        help=f"Measure by another test set's table of labels, a KIND of {', '.join(LABEL_TABLE_NAMES)}. Without "
+        "--source, the images in its folder are scored; with --source, the same scores are measured by them too.",
     )
-    parser.add_argument("--split", choices=SPLITS, help="which images (test; all of a table of labels)")
-    parser.add_argument("--protocol", choices=PROTOCOL_NAMES, default="official", help="whose splits (official)")
-    parser.add_argument("--output-dir", type=Path, default=Path("scores"), help="a folder for all that comes (scores)")
-    parser.add_argument("--thresholds", type=Path, help="a thresholds.json to call predictions by (0.5)")
     parser.add_argument(
-        "--fit-thresholds", action="store_true", help="fit thresholds and calibration on this split (not on test)"
+        "--split", choices=SPLITS, help="Score this split (default: test; all images of a table of labels)."
+    )
+    parser.add_argument(
+        "--protocol", choices=PROTOCOL_NAMES, default="official", help="Split as this protocol does (default official)."
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("scores"), help="Write all results into this folder (default scores)."
+    )
+    parser.add_argument(
+        "--thresholds", type=Path, help="Call predictions by this thresholds.json (default: 0.5 for every finding)."
+    )
+    parser.add_argument(
+        "--fit-thresholds",
+        action="store_true",
+        help="Fit thresholds and calibration on this split, which must not be test.",
     )
     parser.add_argument(
         "--minimum-precision",
         type=float,
-        help="of the operating points that --fit-thresholds constrains (that of the model's own thresholds, or "
-        f"{MIN_PRECISION})",
+        help="Constrain operating points of --fit-thresholds to this precision, 0 to 1 (default: that of the model's "
+        f"own thresholds, or {MIN_PRECISION}).",
     )
     parser.add_argument(
         "--guarantee",
         type=float,
         metavar="SHARE",
-        help="of films with a finding, and of films without it, that three-way calls get right or leave uncertain, for "
-        f"--fit-thresholds (that of the model's own thresholds, or {GUARANTEE})",
-    )
-    parser.add_argument("--prevalence", help="bring probabilities to it: observed, or a JSON file {finding: share}")
-    parser.add_argument(
-        "--backend", choices=BACKENDS, default=AUTO, help="what runs the network, as of predict.py (auto)"
-    )
-    parser.add_argument("--name", help="what the card calls the model (its Hub id, or its folder)")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
-    parser.add_argument("--resample-images", action="store_true", help="resample images, not patients: too narrow")
-    parser.add_argument(
-        "--no-examples", action="store_true", help="no picture of radiographs, which may not be yours to publish"
+        help="Fit three-way calls that get this share of films with a finding, and of films without it, right or leave "
+        f"them uncertain (default: that of the model's own thresholds, or {GUARANTEE}).",
     )
     parser.add_argument(
-        "--checklist", action="store_true", help="write checklist.md: what the run answers of CLAIM 2024 and TRIPOD+AI"
+        "--prevalence", help="Adjust probabilities to this prevalence: observed, or a JSON file {finding: 0 to 1}."
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="radiographs at once (16)")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=AUTO,
+        help="Run the network by this library, as in predict.py (default auto).",
+    )
+    parser.add_argument("--name", help="Call the model so in the card (default: its Hub id, or its folder).")
+    parser.add_argument("--resamples", type=int, default=1000, help="Draw so many bootstrap resamples (default 1000).")
+    parser.add_argument(
+        "--resample-images",
+        action="store_true",
+        help="Resample images instead of patients, which makes intervals too narrow.",
+    )
+    parser.add_argument(
+        "--no-examples", action="store_true", help="Draw no radiographs, which may not be yours to publish."
+    )
+    parser.add_argument(
+        "--checklist", action="store_true", help="Write checklist.md: what the run answers of CLAIM 2024 and TRIPOD+AI."
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="Run so many radiographs at once (default 16).")
     arguments = parser.parse_args()
     if not arguments.source and not arguments.labels:
         parser.error("give --source, --labels, or both")

@@ -45,9 +45,11 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
         epilog="Any key of the recipe can be changed: --learning-rate 3.0e-4 --loss.label_smoothing 0.05 "
         "--cycles '[{epochs: 1, image_size: 64}]'",
     )
-    parser.add_argument("recipe", type=Path, help="a recipe, such as recipes/nih.yaml")
-    parser.add_argument("--output-dir", type=Path, help="the run folder; by default runs/ and the recipe's name")
-    parser.add_argument("--resume", action="store_true", help="resume from the run folder's last checkpoint")
+    parser.add_argument("recipe", type=Path, help="Follow this recipe, such as recipes/nih.yaml.")
+    parser.add_argument(
+        "--output-dir", type=Path, help="Write the run into this folder (default: runs/ and the recipe's name)."
+    )
+    parser.add_argument("--resume", action="store_true", help="Resume from the run folder's last checkpoint.")
     return parser.parse_known_args()
 
 

@@ -22,8 +22,8 @@ def add_columns_option(parser: ArgumentParser) -> None:
         type=columns_from,
         default={},
         metavar="FIELD=COLUMN,...",
-        help="where the source's columns have names of their own: image=scan,findings=dx; nothing after = leaves a "
-        f"field out; fields are {', '.join(FIELDS)}",
+        help="Read these columns where the source has names of its own: image=scan,findings=dx. Nothing after = leaves "
+        f"a field out. Fields are {', '.join(FIELDS)}.",
     )
 
 

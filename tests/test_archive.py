@@ -1,4 +1,4 @@
-"""predict.py --source: every image of an archive once, in any number of processes, whatever stops them."""
+"""predict.py --source: every image of an archive once, in any number of processes, also after a stop."""
 
 import io
 import json

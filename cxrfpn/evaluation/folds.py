@@ -1,4 +1,4 @@
-"""Folds of patients: what is fitted on some is judged on others."""
+"""Folds of patients: what is fitted on some is measured on others."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Loading: one order for ever, shared out exactly, resumed exactly."""
+"""Loading: one order, always the same, shared out exactly, resumed exactly."""
 
 import itertools
 import threading

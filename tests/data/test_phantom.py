@@ -121,7 +121,7 @@ def test_each_finding_shows_where_its_boxes_are(finding: str) -> None:
         change = np.abs(clear.astype(int) - faint)
         inside.append(change[boxed].mean())
         outside.append(change[~boxed].mean())
-    if finding == "Cardiomegaly":  # its sign is the shape of the heart, whatever the contrast
+    if finding == "Cardiomegaly":  # its sign is the shape of the heart, at any contrast
         return
     assert np.mean(inside) > 3 and np.mean(inside) > 4 * np.mean(outside)
 

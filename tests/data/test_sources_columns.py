@@ -1,4 +1,4 @@
-"""Tables in whatever spelling come out in the one schema; what no table may hold is refused with its place."""
+"""Tables in any spelling come out in the one schema; what no table may hold is refused with its place."""
 
 import numpy as np
 import pandas as pd

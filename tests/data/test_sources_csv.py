@@ -1,4 +1,4 @@
-"""A table of one's own, with whatever columns it has."""
+"""A table of one's own, with any columns."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Streaming from the Hub: every row as it is on disk, whatever the network does; or one line that says what it did."""
+"""Streaming from the Hub: every row as it is on disk over a bad network too, or one line that says what happened."""
 
 import hashlib
 import pickle

@@ -54,7 +54,7 @@ def measured_package(package: Path, tmp_path_factory) -> Path:
     shutil.copytree(package, folder)
     thresholds = json.loads((folder / "thresholds.json").read_text())
     points = thresholds["operating_points"]
-    # Every other finding is called, whatever its score: so the order of calls is not that of scores.
+    # Every other finding is called, at any score: so the order of calls is not that of scores.
     points["sensitivity_90"] = {name: 0.1 if index % 2 else 0.9 for index, name in enumerate(FINDINGS)}
     (folder / "thresholds.json").write_text(json.dumps(thresholds))
     counts = {"sensitivity": 0.75, "specificity": 0.5, "true_positives": 30, "false_negatives": 10,

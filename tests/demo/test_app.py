@@ -26,7 +26,7 @@ def scores(answer: dict) -> dict[str, float]:
 
 
 def answer_to(address: str, endpoint: str, data: list) -> str:
-    """Ask as a program without gradio's client would: a path is whatever a stranger writes."""
+    """Ask as a program without gradio's client would: a path is any text."""
     url = f"{address}/gradio_api/call/{endpoint}"
     request = urllib.request.Request(url, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"})
     event = json.load(urllib.request.urlopen(request))["event_id"]

@@ -1,4 +1,4 @@
-"""Radiographs from the NIH test set, by way of a loopback that answers as the Hub's viewer of data sets does."""
+"""Radiographs from the NIH test set, through a loopback that answers as the Hub's viewer of data sets does."""
 
 import io
 import json

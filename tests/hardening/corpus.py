@@ -47,7 +47,7 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8, colour: int = 0) -> bytes:
-    """A PNG that promises any size, whatever its chunks hold."""
+    """Make a PNG that promises any size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

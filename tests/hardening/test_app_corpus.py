@@ -55,7 +55,7 @@ def server(package: Path, tmp_path_factory) -> Iterator[tuple[Client, Path]]:
 
 @pytest.fixture
 def client(server: tuple[Client, Path]) -> Iterator[Client]:
-    """Asks the demo; whatever was asked, its log has no traceback afterwards."""
+    """Ask the demo; its log has no traceback afterwards."""
     client, log = server
     yield client
     assert "Traceback" not in log.read_text()

@@ -1,4 +1,4 @@
-"""What happens when training cannot go on, or should not: in this process, with the real loop."""
+"""What happens when training cannot continue, or should not: in this process, with the real loop."""
 
 import json
 import os

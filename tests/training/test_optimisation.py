@@ -41,7 +41,7 @@ def test_an_unknown_label_weighs_nothing_and_is_counted_nowhere():
     masked[1] = torch.nan
     for settings in (Loss(), Loss(negative_focus=2.0)):
         whole = compute_loss(logits[:1], known[:1], settings, torch.ones(14))
-        # An image keeps its weight among two images, whatever is known of the other.
+        # An image keeps its weight among two images, however little is known of the other.
         assert compute_loss(logits, masked, settings, torch.ones(14)).item() == pytest.approx(whole.item() / 2)
     gradient = torch.autograd.grad(compute_loss(logits.requires_grad_(), masked, Loss(), torch.ones(14)), logits)[0]
     assert gradient[1].eq(0).all() and gradient[0].ne(0).all()
@@ -106,7 +106,7 @@ def test_plateau_halves_as_torch_does():
 
 
 def test_a_change_of_the_losss_weights_is_no_plateau():
-    """The report's third cycle weighs three findings up: its losses are higher, whatever the network has learnt."""
+    """The report's third cycle weighs three findings up: its losses are higher, although the network is no worse."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, heavier = (
         Schedule(recipe(schedule="plateau"), optimizer, 100),
