@@ -95,6 +95,13 @@ RUN = {
     "make .venv/.demo-installed": Run({"make": "make -n"}, slow=False),
     f".venv/bin/python score.py --model . {WARD} --split validation --protocol patients --fit-thresholds"
     " --output-dir fitted": Run({"--output-dir": "--resamples 20 --output-dir"}, ("fitted/thresholds.json",)),
+    "score.py --fit-thresholds --guarantee 0.95": Run(
+        {
+            "score.py": f".venv/bin/python score.py --model . {WARD} --split validation --protocol patients"
+            " --resamples 20 --output-dir guaranteed"
+        },
+        ("guaranteed/thresholds.json",),
+    ),
     f".venv/bin/python prepare.py {WARD} --output data/ward --size 256 --show pictures/": Run(
         {"data/ward": "prepared/ward"}, ("prepared/ward", "pictures")
     ),
