@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.hardening.works import Atomic, Preparing, Publishing, Starter, Training, Work
+from tests.hardening.works import Atomic, Preparing, Publishing, Training, Work
+from tests.starter import Starter
 
 PATIENCE = 600  # seconds
 

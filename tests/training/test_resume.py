@@ -3,68 +3,56 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.starter import ROOT, Starter
+from tests.training import killer
 
-# train.py, but the process kills itself on entering a function for the n-th time: nothing gets to tidy up.
-KILLER = """
-import importlib, os, signal, sys
-where, n = sys.argv[1], int(sys.argv[2])
-sys.argv = ["train.py", *sys.argv[3:]]
-if where != "nowhere":
-    module, name = where.split(":")
-    module = importlib.import_module(module)
-    function, calls = getattr(module, name), []
-    def counting(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == n and os.environ.get("RANK", "0") == "0":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    setattr(module, name, counting)
-import train
-sys.exit(train.main())
-"""
+NOWHERE = "nowhere", 0
 IN_AN_EPOCH = "cxrfpn.training.loop:train_step", 5
 IN_VALIDATION = "cxrfpn.training.validation:gather_object", 1
 IN_A_CHECKPOINT = "cxrfpn.training.checkpoint:_sync", 3
 IN_A_PACKAGE = "cxrfpn.training.run_folder:fit_thresholds", 1
 
 
-def run(command: list[str], recipe: Path, folder: Path, where: str = "nowhere", n: int = 0, resume: bool = False):
-    driver = folder.parent / "driver.py"
-    driver.write_text(KILLER)
-    arguments = [where, str(n), str(recipe), "--output-dir", str(folder), *(["--resume"] if resume else [])]
-    return subprocess.run(
-        [*command, str(driver), *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_anywhere_and_resumed_it_ends_in_the_same_bytes(write_recipe, launcher, tmp_path, processes):
-    recipe = write_recipe(tmp_path / "recipe.yaml", batch_size=16 // processes)
-    left_alone = run(launcher(processes), recipe, tmp_path / "alone")
-    assert left_alone.returncode == 0, left_alone.stderr[-3000:]
-    folder = tmp_path / "killed"
-    kills = (
-        (IN_AN_EPOCH, IN_A_CHECKPOINT, IN_VALIDATION, IN_A_PACKAGE) if processes == 1 else (IN_AN_EPOCH, IN_A_PACKAGE)
-    )
-    for number, (where, n) in enumerate(kills):
-        killed = run(launcher(processes), recipe, folder, where, n, resume=number > 0)
-        assert killed.returncode not in (0, 2, 130), (where, killed.stdout[-2000:], killed.stderr[-2000:])
-    done = run(launcher(processes), recipe, folder, resume=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+def check_kills(train: Callable[..., int], kills: tuple[tuple[str, int], ...], folder: Path, log: Path) -> None:
+    """Run `train` undisturbed, and in another folder killed at these places one after the other."""
+    assert train(folder / "alone", *NOWHERE) == 0, log.read_text()[-3000:]
+    for number, (where, call) in enumerate(kills):
+        code = train(folder / "killed", where, call, *(["--resume"] if number else []))
+        assert code not in (0, 2, 130), (where, log.read_text()[-3000:])
+    assert train(folder / "killed", *NOWHERE, "--resume") == 0, log.read_text()[-3000:]
     for name in ("model.safetensors", "thresholds.json", "validation_metrics.csv", "predictions.parquet"):
-        assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
-    assert losses(folder) == losses(tmp_path / "alone")
-    assert not list(folder.glob("**/*.tmp"))
+        assert (folder / "killed" / name).read_bytes() == (folder / "alone" / name).read_bytes(), name
+    assert losses(folder / "killed") == losses(folder / "alone")
+    assert not list((folder / "killed").glob("**/*.tmp"))
+
+
+def test_killed_anywhere_and_resumed_it_ends_in_the_same_bytes(write_recipe, tmp_path):
+    recipe, log = write_recipe(tmp_path / "recipe.yaml"), tmp_path / "log"
+    with Starter(killer.__name__, log, {}) as starter:
+
+        def train(folder: Path, where: str, call: int, *options: str) -> int | None:
+            starter.start([where, str(call), str(recipe), "--output-dir", str(folder), *options])
+            return starter.wait(300)
+
+        check_kills(train, (IN_AN_EPOCH, IN_A_CHECKPOINT, IN_VALIDATION, IN_A_PACKAGE), tmp_path, log)
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_killed_end_in_the_same_bytes(write_recipe, launcher, tmp_path):
+    recipe, log = write_recipe(tmp_path / "recipe.yaml", batch_size=8), tmp_path / "log"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+    def train(folder: Path, where: str, call: int, *options: str) -> int:
+        command = [*launcher(2), killer.__file__, where, str(call), str(recipe), "--output-dir", str(folder), *options]
+        with log.open("ab") as said:
+            return subprocess.run(command, cwd=ROOT, env=environment, stdout=said, stderr=said, timeout=300).returncode
+
+    check_kills(train, (IN_AN_EPOCH, IN_A_PACKAGE), tmp_path, log)
 
 
 def losses(folder: Path) -> list[float]:

@@ -47,7 +47,7 @@ def train(hub, launcher, write_recipe, tmp_path) -> Callable[..., tuple[Path, li
         )
         assert done.returncode == 0, done.stderr[-3000:]
         last = max((tmp_path / name / "checkpoints").glob("step-*"))
-        return tmp_path / name, json.loads((last / "state.json").read_text())["place"]["losses"]
+        return tmp_path / name, json.loads((last / "state.json").read_text())["train_state"]["losses"]
 
     return run
 
