@@ -1,18 +1,20 @@
-# make demo | install | test | test-all | audit | bench | lint | format | docs | lock | release
+# make demo | install | static | test | test-all | audit | bench | lint | format | docs | lock | release
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 HOST   ?= 127.0.0.1
 PORT   ?= 7860
+STATIC ?= static
 # A worker a core, each in one thread: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile
 
-.PHONY: help demo install test test-all audit bench lint format docs lock release clean
+.PHONY: help demo install static test test-all audit bench lint format docs lock release clean scripts
 
 help:
 	@echo "make demo      open the demo on http://$(HOST):$(PORT) (HOST= and PORT= change it)"
 	@echo "make install   install all the rest: training, scoring, tests"
+	@echo "make static    the page that reads films in the browser, in the folder static (STATIC= changes it); needs Node"
 	@echo "make test      install, run the tests and print their coverage; make test-all runs the slow ones too"
 	@echo "make audit     ask whether a known hole is in what is installed"
 	@echo "make bench     ratios measured side by side"
@@ -24,12 +26,16 @@ help:
 demo: $(VENV)/.demo-installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/python app.py
 
+static: $(VENV)/.test-installed browser/build/page.js
+	$(BIN)/python publish.py . --static $(STATIC)
+	@echo "to open it: $(BIN)/python -m http.server --directory $(STATIC) --bind $(HOST) $(PORT)"
+
 install: $(VENV)/.test-installed
 
-test: lint
+test: lint scripts
 	$(PYTEST) -m "not slow"
 
-test-all: lint
+test-all: lint scripts
 	$(PYTEST)
 
 audit: $(VENV)/.test-installed $(VENV)/.audit-installed
@@ -59,6 +65,15 @@ release: $(VENV)/.test-installed
 
 clean:
 	rm -rf $(VENV) site
+
+# The page's scripts, for the tests: left out, with a word, where Node is not installed.
+scripts:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory browser/build/page.js; \
+	else echo "Node is not installed: the page in the browser is not tested (tests/browser)"; fi
+
+browser/build/page.js: browser/package-lock.json browser/build.js $(wildcard browser/src/*.js demo/*.js)
+	@command -v npm >/dev/null || { echo "Node 20 or newer is needed to build the page: https://nodejs.org"; exit 1; }
+	cd browser && npm ci --no-audit --no-fund && npm run build
 
 # What is installed is written down in a file, so that make installs again only when pyproject.toml changes.
 # The warnings kept quiet are setuptools' own, about editable installs in general.

@@ -18,28 +18,19 @@ from demo.points import describe_points
 from demo.queueing import FairQueue
 from demo.reading import UNKNOWN, Reader, patient_from_form, patient_in, patient_to_form
 from demo.sweeping import LIVE
+from demo.texts import CAUTION, HEADER, HEADERS_ONLY, NOTICE, model_name
 from demo.uploads import MAX_FILES, Batch, read_upload
 from engine_cxrfpn import Engine
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
 HERE = Path(__file__).parent
-# The name of the model beside the demo: a Space puts both into a folder of another name.
-PROJECT = "cxr-densenet-fpn"
-NOTICE = "For research and teaching. Not for clinical use."
 KINDS = "PNG, JPEG, WebP, TIFF, BMP or DICOM"
 # One reading at a time, and one batch beside it: more only makes all of them slower on the two cores of a free Space.
 LIMITS = {kind: {"concurrency_id": kind, "concurrency_limit": 1} for kind in ("reading", "batch")}
 
-HEADER = f"""
-<header class="top">
-  <div><h1>Chest radiograph findings</h1>
-  <p>Fourteen findings from one frontal radiograph, and what is known of the patient.</p></div>
-  <p class="notice" role="note">{NOTICE}</p>
-</header>"""
 PRIVACY = f"""
 <footer class="foot">Uploads are deleted {LIVE // 60} minutes after they came; nothing that names a patient
-in a DICOM header is shown or kept. Labels of the training data were mined from reports and err; a score is no
-diagnosis.</footer>"""
+in a DICOM header is shown or kept. {CAUTION}</footer>"""
 
 
 def build(engine: Engine) -> gr.Blocks:
@@ -73,18 +64,9 @@ def build(engine: Engine) -> gr.Blocks:
     return page
 
 
-def model_name(engine: Engine) -> str:
-    """Return how the page names the model: a Hub id, or the name of its folder without the path."""
-    source = Path(engine.source)
-    source = source.parent if source.suffix == ".onnx" else source
-    if not source.exists():
-        return str(source)
-    return PROJECT if source.resolve() == HERE.parent.resolve() else source.resolve().name
-
-
 def _of_one_image(engine: Engine, figures: Figures) -> dict[str, Any]:
     guarantee = engine.thresholds.conformal.get("guarantee")
-    return {"model": model_name(engine), "measured": figures.measured_on(), "guarantee": guarantee}
+    return {"model": model_name(engine.source), "measured": figures.measured_on(), "guarantee": guarantee}
 
 
 def _one_image(reader: Reader, props: dict[str, Any]) -> None:
@@ -159,10 +141,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
             elem_id="uploads",
         )
         with gr.Column(scale=5, min_width=280):
-            gr.HTML(
-                "<p class='hint'>Age, sex and view are read from DICOM headers; for other files they count as unknown. "
-                "A file that cannot be read is a row that says why.</p>"
-            )
+            gr.HTML(f"<p class='hint'>{HEADERS_ONLY}</p>")
         button = gr.Button("Read all", variant="primary", scale=1, min_width=120, elem_id="read-all")
     table = gr.HTML(
         None,

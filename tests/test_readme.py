@@ -92,6 +92,7 @@ RUN = {
     "make docs": Run({"make": "make -n"}, says="mkdocs build", slow=False),
     "make lock": Run({"make": "make -n"}, says="uv pip compile", slow=False),
     "make test-all": Run({"make": "make -n"}, says="pytest --cov", slow=False),
+    "make static": Run({"make": "make -n"}, says="publish.py . --static static", slow=False),
     "make .venv/.demo-installed": Run({"make": "make -n"}, slow=False),
     f".venv/bin/python score.py --model . {WARD} --split validation --protocol patients --fit-thresholds"
     " --output-dir fitted": Run({"--output-dir": "--resamples 20 --output-dir"}, ("fitted/thresholds.json",)),
@@ -136,7 +137,13 @@ ELSEWHERE = {
     "prepare.py --push-to-hub org/name": ("tests/data/test_pushing.py", "def test_load_dataset_opens_it_with_types_"),
     "git clone <this repository> cxr-densenet-fpn && cd cxr-densenet-fpn": (CI, "from a clean clone"),
     "git pull": (CI, "from a clean clone"),
-    "make install": (MAKE, "install: $(VENV)/.test-installed\n\ntest: lint"),  # both ask for the same
+    "make install": (MAKE, "install: $(VENV)/.test-installed\n\ntest: lint scripts"),  # both ask for the same
+    ".venv/bin/python publish.py runs/nih --static page": ("tests/browser/conftest.py", "page_files(package, None)"),
+    ".venv/bin/python publish.py runs/nih --static-space org/cxr-in-the-browser --dry-run": (
+        "tests/browser/test_writing.py",
+        "def test_a_static_space_is_made_and_brought_up_to_date(",
+    ),
+    ".venv/bin/python -m http.server --directory static 7860": ("tests/browser/conftest.py", "http.server.Simple"),
     f".venv/bin/python publish.py runs/nih --model-repo {REPO} --space-repo {REPO}-demo --dry-run": TRIED_PUBLISHING,
     "hf auth login": ("tests/publishing/test_refusals.py", "def test_without_a_token_that_may_write_nothing_happens("),
     ".venv/bin/accelerate launch --num_processes 4 train.py recipes/nih.yaml": TRIED_LAUNCHING,
@@ -260,7 +267,9 @@ def tree(tmp_path_factory, package, drawing) -> Path:
 
     tree = tmp_path_factory.mktemp("clone") / "cxr-densenet-fpn"
     left_out = {".git", ".venv", "runs", "data", "scores"}
-    litter = shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info", ".hypothesis", ".coverage*")
+    litter = shutil.ignore_patterns(
+        "node_modules", "__pycache__", ".*_cache", "*.egg-info", ".hypothesis", ".coverage*"
+    )
     shutil.copytree(
         ROOT,
         tree,

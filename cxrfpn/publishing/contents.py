@@ -36,7 +36,7 @@ KEPT_HERE = "plots/examples.png"
 # What an earlier publication may have left behind. Whatever else lies in a repository is not ours, and stays.
 STALE = {
     "model": re.compile(rf"\w+_cxrfpn\.py|plots/[^/]+\.png|{'|'.join(map(re.escape, RECORDS))}"),
-    "space": re.compile(r"\w+_cxrfpn\.py|demo/.+"),
+    "space": re.compile(r"\w+_cxrfpn\.py|demo/.+|chunks/[\w-]+\.js"),
 }
 
 

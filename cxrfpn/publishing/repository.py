@@ -29,7 +29,8 @@ class Update:
     """What has to be done to a repository.
 
     `files` is path -> content as it should be, `states` path -> new, changed, same or deleted; `head` is the commit
-    that they were compared with, None where there is no such repository yet.
+    that they were compared with, None where there is no such repository yet. `sdk` is what a new Space runs: gradio or
+    static.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Update:
     head: str | None
     files: Mapping[str, bytes]
     states: Mapping[str, str]
+    sdk: str = "gradio"
 
     @property
     def pending(self) -> list[str]:
@@ -59,7 +61,7 @@ class Update:
             PublishError: the Hub refuses, or cannot be reached.
         """
         if self.head is None:
-            sdk = {"space_sdk": "gradio"} if self.kind == "space" else {}
+            sdk = {"space_sdk": self.sdk} if self.kind == "space" else {}
             with one_line(self.repo):
                 api.create_repo(self.repo, repo_type=self.kind, private=self.private or None, **sdk)
 
@@ -88,7 +90,9 @@ class Update:
         return _bytes(len(self.files[path])) if path in self.files else ""
 
 
-def compare(api: HfApi, kind: Kind, repo: str, files: Mapping[str, bytes], private: bool) -> Update:
+def compare(
+    api: HfApi, kind: Kind, repo: str, files: Mapping[str, bytes], private: bool, sdk: str = "gradio"
+) -> Update:
     """Find out what has to be done to a repository, changing nothing.
 
     Raises:
@@ -100,13 +104,13 @@ def compare(api: HfApi, kind: Kind, repo: str, files: Mapping[str, bytes], priva
             info = api.repo_info(repo, repo_type=kind, files_metadata=True)
         except RepositoryNotFoundError:
             _check_no_other_kind(api, kind, repo)
-            return Update(kind, repo, private, None, files, dict.fromkeys(files, "new"))
+            return Update(kind, repo, private, None, files, dict.fromkeys(files, "new"), sdk)
         if private and not info.private:
             raise PublishError(f"{repo}: is public on the Hub; make it private there, or leave out --private")
         there = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings or ()}
         states = {path: _state(content, there.get(path)) for path, content in files.items()}
         stale = [path for path in there if path not in files and STALE[kind].fullmatch(path)]
-        return Update(kind, repo, bool(info.private), info.sha, files, states | dict.fromkeys(stale, "deleted"))
+        return Update(kind, repo, bool(info.private), info.sha, files, states | dict.fromkeys(stale, "deleted"), sdk)
 
 
 @contextmanager
