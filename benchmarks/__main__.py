@@ -12,7 +12,9 @@ import torch
 from pipeline_cxrfpn import cpu_multiplies_bf16
 
 RESULTS = Path(__file__).with_name("results.json")
-BENCHMARKS = ("reading", "inference", "archive", "deployment", "data", "training", "allocator", "evaluation", "demo")
+BENCHMARKS = (
+    "reading", "inference", "archive", "deployment", "data", "training", "allocator", "evaluation", "demo", "browser",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -114,8 +114,8 @@ def _create(hub: UploadHub, request: Any) -> Answer:
         return refusal
     if (kind, name) in hub.repos:
         return Answer({"error": "You already created this repository"}, 409)
-    if kind == "spaces" and asked["sdk"] != "gradio":
-        return Answer({"error": "this test knows gradio only"}, 400)
+    if kind == "spaces" and asked["sdk"] not in ("gradio", "static"):
+        return Answer({"error": "this test knows gradio and static only"}, 400)
     (folder := hub.folder / kind / name).mkdir(parents=True)
     (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     hub.add(kind, name, folder, hashlib.sha1(f"{kind}/{name}".encode()).hexdigest())
