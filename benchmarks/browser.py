@@ -20,7 +20,7 @@ AIM, COLD_AIM = 6.0, 4.0
 
 
 def measure() -> list[Row]:
-    """The released model on a PNG of 1024 x 1024 pixels: with its maps, and from the opening of the page."""
+    """Read a PNG of 1024 x 1024 pixels by the released model: with its maps, and from the opening of the page."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         film, site = write_drawing(Path(folder) / "drawing.png", 0), Path(folder) / "page"
         files, _ = page_files(Path(MODEL), None)
@@ -40,7 +40,7 @@ def measure() -> list[Row]:
 
         open_and_read()
         page.evaluate("navigator.serviceWorker.ready.then(() => 0)")  # from here on, it opens from its cache
-        command = [sys.executable, "predict.py", film, "--model", site / "model.onnx", "--backend", "onnx"]
+        command = [sys.executable, "predict.py", str(film), "--model", str(site / "model.onnx"), "--backend", "onnx"]
         cold = time_ratio(
             open_and_read, lambda: subprocess.run(command, cwd=MODEL, check=True, capture_output=True), COLD_ROUNDS
         )

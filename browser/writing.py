@@ -131,9 +131,12 @@ def _model(engine: Engine, networks: Mapping[str, bytes], figures: Figures) -> d
             "default": thresholds.default,
             "operating_points": thresholds.operating_points,
             "calibration": thresholds.calibration,
+            "any_finding": thresholds.any_finding,
+            "conformal": thresholds.conformal,
         },
         "points": describe_points(thresholds, figures),
         "measured": figures.measured_on(),
+        "guarantee": thresholds.conformal.get("guarantee"),
         "examples": [{key: value for key, value in example.items() if key != "sha256"} for example in shown],
         "files": [
             {"name": NETWORKS[precision], "precision": precision, "size": len(networks[precision])}

@@ -15,7 +15,8 @@ import { drawable } from "./pictures.js";
  */
 export function startOneImage(model, engine, props) {
   startForm();
-  const show = component(mountReader, document.getElementById("reader"), { ...props, model: model.name, measured: model.measured, notice: model.notice });
+  const { name, measured, guarantee, notice } = model;
+  const show = component(mountReader, document.getElementById("reader"), { ...props, model: name, measured, guarantee, notice });
   const time = document.getElementById("time");
   const button = document.getElementById("read");
   let film = null;  // {name, bytes, drawn}

@@ -1,6 +1,6 @@
 // Beside the page: reads films and runs the network, so that the page never waits. Each message {id, kind, ...} is answered by
 // {id, result} or {id, error}; while the network loads also by {id, progress}.
-import { makeAnswer } from "./answer.js";
+import { answerAny, makeAnswer } from "./answer.js";
 import { setWasmSource } from "./codecs.js";
 import { isDicom, readDicomPatient } from "./dicom.js";
 import { RadiographError } from "./errors.js";
@@ -43,9 +43,11 @@ async function read({ bytes, name, patient, maps }) {
   const { size } = model.settings;
   const values = normalise(crop(picture, model.settings), model.settings);
   const outputs = await network.run(values, encode(known), size, maps ? ["logits", "maps"] : ["logits"]);
-  const findings = makeAnswer(Array.from(outputs.logits.data), model.findings, model.thresholds, null, maps ? mapsOf(outputs.maps) : null);
+  const logits = Array.from(outputs.logits.data);
+  const findings = makeAnswer(logits, model.findings, model.thresholds, null, maps ? mapsOf(outputs.maps) : null);
   const answer = {
     name, patient: { age: known.age, sex: known.sex, view_position: known.view_position }, is_chest: passes(picture, model.gate),
+    any_finding: answerAny(Object.fromEntries(model.findings.map((label, index) => [label, logits[index]])), model.thresholds),
     notes: unique([...radiograph.notes, ...known.notes]), milliseconds: performance.now() - began,
   };
   if (!maps) return { ...answer, findings };

@@ -19,8 +19,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of Node; the test is skipped where it, or what npm installs, is missing."""
-    path = shutil.which("node")
-    if path is None:
+    path = shutil.which("node") or ""
+    if not path:
         pytest.skip("Node is not installed (Debian: apt-get install nodejs npm): the page in the browser is not tested")
     if not (BROWSER / "node_modules").is_dir():
         pytest.skip("the page's libraries are not installed: run npm ci in browser/")

@@ -58,6 +58,8 @@ def assert_as_in_python(rows: list[dict[str, str]], files: dict[str, bytes], sit
         close = {each["label"] for each in answer if abs(each["score"] - each["threshold"]) <= LARGEST_DIFFERENCE}
         assert set(filter(None, row["positive"].split("|"))) ^ called <= close, name
         assert row["notes"] == " ".join(answer.notes), name
+        any_finding = answer.any_finding and answer.any_finding["score"]
+        assert (float(row["any_finding"]) if row["any_finding"] else None) == pytest.approx(any_finding, abs=2e-3), name
 
 
 def test_40_films_and_the_examples_get_the_scores_calls_and_notes_of_python(page, site, tmp_path):
@@ -103,6 +105,7 @@ def test_a_film_is_read_with_its_patient_maps_and_downloads(page, site, tmp_path
     expected = engine({"image": engine.read(path.read_bytes(), path.name), "age": 58, "sex": "F"})
     for ours, theirs in zip(sorted(answer["findings"], key=lambda each: -each["score"]), expected, strict=True):
         assert ours["probability"] == pytest.approx(theirs["probability"], abs=LARGEST_DIFFERENCE)
+        assert ours["call"] == theirs["call"]
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download page").click()
     with Image.open(waiting.value.path()) as sheet:
