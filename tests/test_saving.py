@@ -12,11 +12,13 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, pipeline
 
 from configuration_cxrfpn import FINDINGS
-from cxrfpn.publishing.contents import MODULES
+from cxrfpn.publishing.contents import package_modules
 from loading_cxrfpn import load_network, load_pipeline
 from modeling_cxrfpn import CxrFpnForImageClassification
 from package_cxrfpn import PROCESSOR, THRESHOLDS, WEIGHTS, weights_digest
 from tests.hubs.uploads import UploadHub
+
+MODULES = package_modules(Path(__file__).resolve().parents[1])
 
 POINTS = {"default": "a", "operating_points": {"a": {name: 0.2 + 0.01 * n for n, name in enumerate(FINDINGS)}}}
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load
-from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.dynamic_module_utils import get_relative_imports
 
-import modeling_cxrfpn
 from configuration_cxrfpn import CxrFpnConfig
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
@@ -19,15 +18,9 @@ from errors_cxrfpn import CxrFpnError
 from package_cxrfpn import WEIGHTS, weights_digest
 from thresholds_cxrfpn import ThresholdsError
 
-# Everything that the model imports of ours, as transformers itself finds it when it loads the package.
-MODULES = tuple(
-    sorted(
-        {Path(file).name for file in [modeling_cxrfpn.__file__, *get_relative_import_files(modeling_cxrfpn.__file__)]}
-    )
-)
 THRESHOLDS, METRICS, RECIPE, CARD = "thresholds.json", "metrics.json", "recipe.yaml", "README.md"
 CONFIGURATION = "configuration.txt"
-NEEDED = ("config.json", "preprocessor_config.json", *MODULES, WEIGHTS, THRESHOLDS, METRICS)
+NEEDED = ("config.json", "preprocessor_config.json", WEIGHTS, THRESHOLDS, METRICS)
 RECORDS = (RECIPE, CONFIGURATION, "validation_metrics.csv", "test_metrics.csv")
 # /home/name/films, ~/films, ../films, C:\films: but no address (https://...), and no name on the Hub (org/name).
 LOCAL_PATH = re.compile(r"(?<![\w/\\.~])(?:(?:~|\.{1,2})?(?:/[^\s/,;:'\"]+)+/?|[A-Za-z]:(?:\\[^\s\\,;:'\"]+)+\\?)")
@@ -53,12 +46,13 @@ def model_files(run: Path, repo: str) -> dict[str, bytes]:
     Raises:
         PublishError: the folder is no package, or its thresholds or figures belong to other weights.
     """
-    if missing := [name for name in NEEDED if not (run / name).is_file()]:
+    needed = [*NEEDED, *package_modules(run)]
+    if missing := [name for name in needed if not (run / name).is_file()]:
         raise PublishError(
             f"{run}: is no finished run, for want of {', '.join(missing)}; train.py writes the package and, once it "
             "has scored the test split, metrics.json"
         )
-    names = [*NEEDED, *(name for name in RECORDS if (run / name).is_file())]
+    names = [*needed, *(name for name in RECORDS if (run / name).is_file())]
     names += sorted(path.relative_to(run).as_posix() for path in run.glob("plots/*.png"))
     files = {name: (run / name).read_bytes() for name in names if name != KEPT_HERE}
     files |= {name: without_folders(files[name].decode()).encode() for name in (RECIPE, CONFIGURATION) if name in files}
@@ -66,6 +60,22 @@ def model_files(run: Path, repo: str) -> dict[str, bytes]:
     card = _card(run, files, repo).encode()
     results = eval_results(json.loads(files[METRICS]))
     return {**files, CARD: card, **{path: content.encode() for path, content in results.items()}}
+
+
+def package_modules(package: Path) -> list[str]:
+    """Name the modules that a package's model imports, as transformers finds them; some of them may be missing.
+
+    A run that an earlier version made has the modules of that version.
+    """
+    names: set[str] = set()
+    queue = ["modeling_cxrfpn"]
+    while queue:
+        name = queue.pop()
+        if name not in names:
+            names.add(name)
+            path = package / f"{name}.py"
+            queue += get_relative_imports(path) if path.is_file() else []
+    return sorted(f"{name}.py" for name in names)
 
 
 def without_folders(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 
-from cxrfpn.publishing.contents import MODULES, PublishError, model_files, space_files
+from cxrfpn.publishing.contents import PublishError, model_files, space_files
 from cxrfpn.publishing.repository import Update, compare, one_line
 
 # app.py reads it: a Hub id at the revision that it is pinned to, org/name@commit.
@@ -27,7 +27,8 @@ class Release:
         commit = "its next commit" if self.model.pending else self.model.head
         pin = f"{self.model.repo}@{commit}"
         lines = [self.model.listing(), self.space.listing(), f"  {VARIABLE} = {pin}{self._stays(pin)}"]
-        if outdated := [name for name in MODULES if self.model.files[name] != self.space.files.get(name)]:
+        modules = [name for name in self.model.files if name.endswith("_cxrfpn.py")]
+        if outdated := [name for name in modules if self.model.files[name] != self.space.files.get(name)]:
             lines.append(
                 f"note: the run's {', '.join(outdated)} differ from this project's, which the demo is made for; copy "
                 "them into the run and score it again with score.py"
