@@ -156,6 +156,10 @@ ELSEWHERE = {
     f" --main_process_port 29500 {AN_ARCHIVE} --batch-size 64": PREDICTED_TWICE,
     "OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/python -m torch.distributed.run --standalone"
     f" --nproc-per-node 8 {AN_ARCHIVE}": PREDICTED_TWICE,
+    ".venv/bin/python -m cxrfpn.evaluation.is_it_the_disease --source parquet:../shared/nih-mini": (
+        "tests/evaluation/test_is_it_the_disease.py",
+        "def test_shuffling_changes_a_copy_",
+    ),
     ".venv/bin/python -m tools.ablation": ("tests/evaluation/test_ablation.py", "def test_rows_are_measured_"),
     ".venv/bin/python publish.py . --onnx model.onnx": ("tests/test_onnx.py", "def test_a_hundred_radiographs_get_"),
     ".venv/bin/python predict.py film.png --backend onnx --model model.onnx": (

@@ -4,12 +4,12 @@ The text around the tables is written by hand; a table stands between `<!-- name
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cxrfpn.evaluation.card_calls import three_way_table
+from cxrfpn.evaluation.markdown import fill
 from tools.ablation import table as ablation_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,14 +90,6 @@ def maps(localisation: Figures) -> str:
             f"| blind | {with_interval(localisation['mean_box']['mean'], 'pointing_accuracy')} |",
         ]
     )
-
-
-def fill(page: str, contents: Mapping[str, str]) -> str:
-    """Put each table between its markers; a page need not have all of them."""
-    for name, content in contents.items():
-        between = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
-        page = between.sub(f"{content}\n".replace("\\", r"\\"), page)
-    return page
 
 
 def with_interval(figures: Figures, key: str = "auroc") -> str:

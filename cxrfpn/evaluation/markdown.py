@@ -1,5 +1,6 @@
 """Tables and numbers of a card, in markdown."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,3 +30,11 @@ def percent(value: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number, "-" for None."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def fill(page: str, contents: Mapping[str, str]) -> str:
+    """Put each text between its markers `<!-- name -->` and `<!-- /name -->`; a page need not have all of them."""
+    for name, content in contents.items():
+        between = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+        page = between.sub(f"{content}\n".replace("\\", r"\\"), page)
+    return page
