@@ -75,10 +75,20 @@ async function inflatedWhole(bytes, name) {
   const place = 144 + viewOf(bytes).getUint32(140, true);  // (0002,0000) says where the data set begins
   if (!latin1(bytes.subarray(132, place)).includes(DEFLATED)) return null;
   try {
-    return joined([bytes.subarray(0, place), await inflate(bytes.subarray(place), "deflate-raw", MAX_BYTES)]);
+    return joined([bytes.subarray(0, place), await inflateDataset(bytes.subarray(place))]);
   } catch (error) {
     if (error instanceof TooLargeError) throw new RadiographError(`${name}: inflates to more than ${MAX_BYTES >> 20} MB; save it uncompressed`);
     throw error;
+  }
+}
+
+/** Inflate a data set, which writers fill up to an even length with a zero; browsers take nothing behind the end of a stream. */
+async function inflateDataset(bytes) {
+  try {
+    return await inflate(bytes, "deflate-raw", MAX_BYTES);
+  } catch (error) {
+    if (!(error instanceof TypeError) || bytes.at(-1) !== 0) throw error;
+    return inflate(bytes.subarray(0, -1), "deflate-raw", MAX_BYTES);
   }
 }
 
