@@ -27,6 +27,7 @@ class Answer(list[dict[str, Any]]):
         embedding: the pooled features of the network, an array [levels * pyramid_channels], where asked for.
         any_finding: whether any of the findings is there, a mapping like theirs; None where thresholds.json does not
             say.
+        fit: how well the picture fits what the network was trained on, 0..1; None where it was not looked at.
     """
 
     def __init__(
@@ -35,20 +36,22 @@ class Answer(list[dict[str, Any]]):
         notes: Iterable[str] = (),
         embedding: np.ndarray | None = None,
         any_finding: dict[str, Any] | None = None,
+        fit: float | None = None,
     ):
         super().__init__(findings)
         self.notes = list(notes)
         self.embedding = embedding
         self.any_finding = any_finding
+        self.fit = fit
 
     def called(self, call: str) -> list[str]:
         """Return the labels of the findings with this three-way call, the highest score first."""
         return [finding["label"] for finding in self if finding["call"] == call]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `any_finding`, `findings` and `notes`, without maps: ready for JSON."""
+        """Return `fit`, `any_finding`, `findings` and `notes`, without maps: ready for JSON."""
         plain = [{key: value for key, value in finding.items() if key != "map"} for finding in self]
-        return {"any_finding": self.any_finding, "findings": plain, "notes": self.notes}
+        return {"fit": self.fit, "any_finding": self.any_finding, "findings": plain, "notes": self.notes}
 
 
 def split_input(inputs: Any) -> tuple[Any, Patient]:
@@ -91,6 +94,7 @@ def make_answer(
     notes: Iterable[str] = (),
     maps: np.ndarray | None = None,
     embedding: np.ndarray | None = None,
+    fit: float | None = None,
 ) -> Answer:
     """Turn the logits of one radiograph into its findings, the highest score first.
 
@@ -102,6 +106,7 @@ def make_answer(
         notes: of the answer.
         maps: [F,h,w] of 0..1, or None.
         embedding: of the answer, or None.
+        fit: of the answer, or None.
 
     Raises:
         ThresholdsError: no operating point has this name.
@@ -121,4 +126,4 @@ def make_answer(
         answers.append(finding if maps is None else {**finding, "map": maps[index]})
     answers.sort(key=lambda finding: finding["score"], reverse=True)
     any_finding = thresholds.answer_any(dict(zip(findings, logits, strict=True)), operating_point)
-    return Answer(answers, notes, embedding, any_finding)
+    return Answer(answers, notes, embedding, any_finding, fit)

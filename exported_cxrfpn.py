@@ -12,6 +12,7 @@ import numpy as np
 
 from answer_cxrfpn import Answer, make_answer, split_input
 from engine_cxrfpn import Engine, usable_cores
+from gate_cxrfpn import film_fit, fit_notes
 from package_cxrfpn import PROCESSOR, THRESHOLDS, WEIGHTS, file_sha256
 from patient_cxrfpn import unique
 from pixels_cxrfpn import MAX_PIXELS
@@ -31,11 +32,12 @@ MADE_FROM = (WEIGHTS, THRESHOLDS, PROCESSOR)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A radiograph ready for the network: its crop [H,W] uint8, the encoded patient and the notes of the answer."""
+    """A radiograph ready for the network: its crop [H,W] uint8, the encoded patient, notes and fit of the answer."""
 
     crop: np.ndarray
     patient: tuple[float, float, float]
     notes: tuple[str, ...]
+    fit: float
 
 
 class ExportedEngine(Engine):
@@ -88,8 +90,9 @@ class ExportedEngine(Engine):
         image, patient = split_input(inputs)
         radiograph = self.read(image)
         patient = patient.or_else(radiograph.patient)
-        notes = unique((*radiograph.notes, *patient.notes))
-        return Prepared(self.preparation.crop(radiograph.pixels), patient.encode(), notes)
+        fit = film_fit(radiograph.pixels)
+        notes = unique((*radiograph.notes, *patient.notes, *fit_notes(fit)))
+        return Prepared(self.preparation.crop(radiograph.pixels), patient.encode(), notes, fit)
 
     def answer(
         self,
@@ -115,6 +118,7 @@ class ExportedEngine(Engine):
                 each.notes,
                 outputs["maps"][index] if maps else None,
                 outputs["embedding"][index] if embeddings else None,
+                each.fit,
             )
             for index, each in enumerate(prepared)
         ]

@@ -11,11 +11,13 @@ from transformers.utils import logging
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .answer_cxrfpn import Answer, make_answer, split_input
+    from .gate_cxrfpn import film_fit, fit_notes
     from .package_cxrfpn import THRESHOLDS, WEIGHTS, weights_digest
     from .patient_cxrfpn import unique
     from .thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError
 except ImportError:
     from answer_cxrfpn import Answer, make_answer, split_input
+    from gate_cxrfpn import film_fit, fit_notes
     from package_cxrfpn import THRESHOLDS, WEIGHTS, weights_digest
     from patient_cxrfpn import unique
     from thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError
@@ -34,9 +36,10 @@ class ChestXrayFindingsPipeline(Pipeline):
     Gives, for each radiograph, an `Answer`: a list of a mapping for each finding, sorted by score. Each mapping has
     `label`; `score` (the sigmoid, which thresholds apply to; no probability); `probability` (calibrated, or None);
     `threshold`; `positive`; `call` ("present", "absent" or "uncertain" at the guarantee of thresholds.json, or None);
-    and with `maps=True` `map`, an array [h,w] of 0..1 that shows where the finding was seen. The answer's attribute
-    `notes` holds sentences on why they may not hold (a lateral view, an unclear polarity), normally none, and
-    `any_finding` such a mapping for whether anything is there at all (None if thresholds.json was fitted without it).
+    and with `maps=True` `map`, an array [h,w] of 0..1 that shows where the finding was seen. The answer's attributes:
+    `notes`, sentences on why they may not hold (a lateral view, an unclear polarity), normally none; `fit`, how well
+    the picture fits what the network was trained on, 0..1 (below 0.5 there is a note); and `any_finding`, a mapping
+    like the others for whether anything is there at all (None if thresholds.json was fitted without it).
 
     A mapping may be a row of a data set or of a pandas table: its other columns are not read, and the first of them is
     warned about. An image may also be `{"bytes": ..., "path": ...}`, as `datasets` gives one that is not decoded.
@@ -72,18 +75,19 @@ class ChestXrayFindingsPipeline(Pipeline):
         return {}, forward, {} if operating_point is None else {"operating_point": operating_point}
 
     def preprocess(self, inputs: Any) -> dict[str, Any]:
-        """Read a radiograph, or a mapping of it and its patient -> pixel_values [1,3,H,W], patient [1,3], notes."""
+        """Read a radiograph, or a mapping of it and its patient: pixel_values [1,3,H,W], patient [1,3], notes, fit."""
         image, patient = split_input(inputs)
         radiograph = self.image_processor.read(image)
-        patient = patient.or_else(radiograph.patient)
+        patient, fit = patient.or_else(radiograph.patient), film_fit(radiograph.pixels)
         return {
             "pixel_values": self.image_processor(radiograph)["pixel_values"],
             "patient": torch.tensor([patient.encode()], dtype=torch.float32),
-            "notes": unique((*radiograph.notes, *patient.notes)),
+            "notes": unique((*radiograph.notes, *patient.notes, *fit_notes(fit))),
+            "fit": fit,
         }
 
     def _forward(self, model_inputs: dict[str, Any], maps: bool = False, embedding: bool = False) -> dict[str, Any]:
-        answer = {"notes": model_inputs.get("notes", ())}
+        answer = {"notes": model_inputs.get("notes", ()), "fit": model_inputs.get("fit")}
         pixel_values = model_inputs["pixel_values"].to(self.model.dtype).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(pixel_values.device, self.model.dtype)):
             if embedding or not maps:
@@ -109,6 +113,7 @@ class ChestXrayFindingsPipeline(Pipeline):
             model_outputs.get("notes", ()),
             None if maps is None else maps[0].numpy(),
             None if embedding is None else embedding[0].cpu().numpy(),
+            model_outputs.get("fit"),
         )
 
     def weights_digest(self) -> str | None:

@@ -56,7 +56,10 @@ class TorchEngine(Engine):
         tensors = {name: outputs[name] for name in ("logits", "maps", "embedding") if name in outputs}
         return [
             self.pipe.postprocess(
-                {"notes": each["notes"], **{name: tensor[index, None] for name, tensor in tensors.items()}},
+                {
+                    **{name: each[name] for name in ("notes", "fit")},
+                    **{name: tensor[index, None] for name, tensor in tensors.items()},
+                },
                 operating_point,
             )
             for index, each in enumerate(prepared)

@@ -8,12 +8,12 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from browser.gate import FILE as GATE
+from browser.gate import describe_errors
 from cxrfpn.publishing.contents import PublishError
 from demo.examples import FOLDER as EXAMPLES
 from demo.examples import load_examples, thumbnails
 from demo.figures import Figures
-from demo.gate import FILE as GATE
-from demo.gate import describe_errors
 from demo.points import describe_points
 from demo.texts import CAUTION, HEADER, HEADERS_ONLY, NOTICE, model_name
 from engine_cxrfpn import Engine

@@ -10,6 +10,8 @@ LABEL_TABLE_NAMES = ("chexpert", "mimic", "padchest", "vindr", "rsna", "siim", "
 MIN_PRECISION = 0.30
 # The share of films, with a finding and without it, that three-way calls get right or leave uncertain by default.
 GUARANTEE = 0.90
+# The column of a table of predictions that says how well each picture fits what the network was trained on.
+FIT = "fit"
 FORM_NAMES = ("table", "json", "csv", "parquet")
 # The fields of a source whose columns may have names of their own: the image, and its metadata.
 FIELDS = ("image", "image_id", "patient_id", "age", "sex", "view_position", "findings", "split", "fold")

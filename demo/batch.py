@@ -33,5 +33,4 @@ def _row(reader: Reader, upload: Upload, operating_point: str | None) -> dict[st
         reading = reader.read(upload, {}, operating_point=operating_point)
     except ValueError as error:
         return {"name": upload.name, "error": str(error)}
-    findings = reading.findings
-    return {"name": upload.name, "findings": findings, "is_chest": reading.is_chest, "notes": findings.notes}
+    return {"name": upload.name, "findings": reading.findings, "is_chest": reading.is_chest, "notes": reading.notes}

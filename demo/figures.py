@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_cxrfpn import Engine
+from gate_weights_cxrfpn import MEASURED
 
 # Where a package keeps its figures: the released one in a folder, a run at its root.
 FOLDERS = ("results/", "")
@@ -146,6 +147,16 @@ class Figures:
             if path
         )
         return f"<h3>Pictures</h3><div class='plots'>{pictures}</div>" if pictures else ""
+
+
+def describe_gate() -> str:
+    """Return what was measured of the gate, in a few sentences."""
+    missed = ", ".join(f"{kind} {1 - share:.0%}" for kind, share in MEASURED["rejected"].items() if share < 0.95)
+    return (
+        "What does not look like an upright frontal chest radiograph of an adult is greyed. "
+        f"Of test radiographs {MEASURED['kept']:.1%} passed; of pictures that should not, at most 5 % of each kind"
+        + (f", but more of these: {missed}." if missed else ".")
+    )
 
 
 def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

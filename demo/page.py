@@ -11,8 +11,7 @@ from gradio.utils import get_upload_folder
 from demo.api import add_endpoints
 from demo.batch import read_rows
 from demo.examples import FOLDER, load_examples, thumbnails
-from demo.figures import Figures
-from demo.gate import describe_errors
+from demo.figures import Figures, describe_gate
 from demo.nih import UnreachableError, draw_radiograph, is_reachable
 from demo.points import describe_points
 from demo.queueing import FairQueue
@@ -51,7 +50,7 @@ def build(engine: Engine) -> gr.Blocks:
                 _many_images(reader, shared)
             with gr.Tab("The model", id="model") as tab:
                 card = gr.HTML("", padding=False)
-                text = f"{figures.page()}<p class='hint'>{describe_errors(reader.gate.measured)}</p>"
+                text = f"{figures.page()}<p class='hint'>{describe_gate()}</p>"
                 # Sent when the tab is opened: its pictures would make every visit slower.
                 tab.select(lambda: text, None, card, show_progress="hidden", **_PRIVATE)
             with gr.Tab("For engineers", id="engineers"):

@@ -104,7 +104,7 @@ function draw() {
   root.replaceChildren();
   if (!reading) return;
   if (reading.error) return void root.append(make("p", { class: "refused", role: "alert" }, reading.error));
-  if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like a chest radiograph. "), "Neither does a negative, a side view or a film on its side. The network scores any picture, and the scores below mean nothing."));
+  if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like an upright frontal chest radiograph of an adult in normal polarity. "), `${reading.fit === undefined ? "" : `Its fit is ${reading.fit.toFixed(2)} of 1. `}The network scores any picture, and the scores below may mean nothing.`));
   if (reading.notes.length) root.append(make("ul", { class: "notes", role: "note", "aria-label": "Notes" }, ...reading.notes.map((note) => make("li", {}, note))));
   root.append(make("div", { class: `reading${reading.is_chest ? "" : " unsure"}` }, calls(reading), views(reading)));
 }
@@ -121,10 +121,10 @@ function saveJson(reading) {
   const findings = called(reading).map(({ label, score, probability, threshold, positive, call }) => ({
     label, score, probability, threshold, positive, call,
     sensitivity: figures?.[label]?.sensitivity ?? null, specificity: figures?.[label]?.specificity ?? null }));
-  const { name, patient, is_chest, notes } = reading;
+  const { name, patient, is_chest, fit, notes } = reading;
   const threshold = currentPoint().any_threshold;
   const any_finding = reading.any_finding && { ...reading.any_finding, threshold, positive: reading.any_finding.score >= threshold };
-  const answer = { image: name, patient, looks_like_a_chest_radiograph: is_chest, notes, operating_point: state.point, any_finding, findings, model: props.model, notice: props.notice };
+  const answer = { image: name, patient, looks_like_a_chest_radiograph: is_chest, fit, notes, operating_point: state.point, any_finding, findings, model: props.model, notice: props.notice };
   save(`${stem(reading)}-findings.json`, new Blob([JSON.stringify(answer, null, 1)], { type: "application/json" }));
 }
 

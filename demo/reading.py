@@ -11,11 +11,11 @@ from PIL import Image
 
 from answer_cxrfpn import Answer
 from demo.examples import drawn_findings
-from demo.gate import Gate
 from demo.nih import label_of
 from demo.uploads import Upload
 from dicom_cxrfpn import read_dicom_patient
 from engine_cxrfpn import Engine
+from gate_cxrfpn import LEAST_FIT, NOTE
 from overlay_cxrfpn import GLOW
 from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
 
@@ -34,7 +34,16 @@ class Reading:
     pixels: np.ndarray
     patient: dict[str, Any]
     findings: Answer
-    is_chest: bool
+
+    @property
+    def is_chest(self) -> bool:
+        """Whether it looks like what the network was trained on."""
+        return self.findings.fit >= LEAST_FIT
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of the findings without the one on the fit, which the page says in its own way."""
+        return [note for note in self.findings.notes if note != NOTE]
 
 
 class Reader:
@@ -46,7 +55,6 @@ class Reader:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self.gate = Gate.load()
 
     def read(
         self, upload: Upload, patient: Mapping[str, Any], maps: bool = False, operating_point: str | None = None
@@ -65,7 +73,7 @@ class Reader:
         radiograph = replace(self.engine.read(upload.data, upload.name, MAX_PIXELS), **patient)
         findings = self.engine(radiograph, operating_point=operating_point, maps=maps)
         known = radiograph.patient.values()
-        return Reading(upload.name, radiograph.pixels, known, findings, self.gate.passes(radiograph.pixels))
+        return Reading(upload.name, radiograph.pixels, known, findings)
 
     def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
         """Return what the page draws: the reading, its picture and its maps as data URLs; no path and no header."""
@@ -76,7 +84,8 @@ class Reader:
             "name": reading.name,
             "patient": reading.patient,
             "is_chest": reading.is_chest,
-            "notes": reading.findings.notes,
+            "fit": reading.findings.fit,
+            "notes": reading.notes,
             "any_finding": reading.findings.any_finding,
             "drawn": drawn_findings(upload.data),
             "labelled": label_of(upload.data),

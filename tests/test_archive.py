@@ -96,7 +96,7 @@ def test_every_image_has_one_row_with_what_the_pipeline_says_of_its_file(unbroke
     assert parts(unbroken) == [f"part-{index:05}-of-00004.parquet" for index in range(4)]
     table = pd.read_parquet(unbroken / "parts")
     assert list(table.columns) == [
-        "image_id", "patient_id", "positive", "present", "uncertain", "error", "notes", "any_finding", *FINDINGS,
+        "image_id", "patient_id", "positive", "present", "uncertain", "error", "notes", "fit", "any_finding", *FINDINGS,
     ]  # fmt: skip
     assert table[["image_id", "patient_id"]].values.tolist() == [[row.image_id, row.patient_id] for row in rows]
     assert table["error"].notna().to_numpy().nonzero()[0].tolist() == [DAMAGED]

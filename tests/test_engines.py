@@ -97,6 +97,7 @@ def test_every_engine_answers_alike(backend, exported, film):
     expected = load_engine(str(exported), "torch")(inputs, operating_point="youden", maps=True)
     answers = engine(inputs, operating_point="youden", maps=True)
     for answer, its in zip(answers, expected, strict=True):
+        assert answer.fit == its.fit is not None and answer.notes == its.notes
         by_name = {finding["label"]: finding for finding in answer}
         for finding in its:
             mine = by_name[finding["label"]]

@@ -156,6 +156,10 @@ ELSEWHERE = {
     f" --main_process_port 29500 {AN_ARCHIVE} --batch-size 64": PREDICTED_TWICE,
     "OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/python -m torch.distributed.run --standalone"
     f" --nproc-per-node 8 {AN_ARCHIVE}": PREDICTED_TWICE,
+    ".venv/bin/python -m tools.fit_gate --source parquet:../shared/nih-mini --children ../shared/cxr-extra/data": (
+        "tests/test_gate.py",
+        "def test_the_gate_needs_no_torch_and_is_the_one_that_was_measured(",
+    ),
     ".venv/bin/python -m cxrfpn.evaluation.is_it_the_disease --source parquet:../shared/nih-mini": (
         "tests/evaluation/test_is_it_the_disease.py",
         "def test_shuffling_changes_a_copy_",

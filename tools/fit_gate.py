@@ -1,118 +1,179 @@
-"""Fit the gate and measure it: python -m tools.fit_gate --source parquet:FOLDER (labelled radiographs of any source)"""
+"""Fit the gate and measure it: python -m tools.fit_gate --source parquet:FOLDER --children FOLDER
+
+Writes gate_weights_cxrfpn.py, results/gate.json and results/plots/gate.png. Takes some minutes on one core.
+"""
 
 import argparse
+import base64
 import json
 import sys
+import textwrap
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
 
-from demo.gate import FILE, STATISTICS, Gate, deviations, statistics, thumbnail
-from radiograph_cxrfpn import read_radiograph
-from tools.non_chest import KINDS
+from cxrfpn.evaluation.intervals import Bootstrap, interval
+from gate_cxrfpn import Gate
+from tools.gate_pictures import FILMS, FOLDS, PHANTOMS, Pictures, gather
 
-# Pictures to fit on, and as many again to measure on: chests, and of each kind of others.
-CHESTS, PHANTOMS, NON_CHEST = 800, 120, 120
-# The share of chests that may be rejected.
-CHESTS_LOST = 0.005
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS, FIGURES, PLOT = (
+    ROOT / "gate_weights_cxrfpn.py",
+    ROOT / "results" / "gate.json",
+    ROOT / "results/plots/gate.png",
+)
+UNITS, RESAMPLES = 24, 300
+# Of the radiographs that the gate was not fitted on.
+KEPT = 0.99
 
 
 def main() -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Fit demo/gate.json on chests and on other pictures.")
-    parser.add_argument("--source", required=True, help="radiographs, such as parquet:FOLDER")
+    parser = argparse.ArgumentParser(description="Fit and measure the gate of radiographs.")
+    parser.add_argument("--source", required=True, help="radiographs with the splits train and test: parquet:FOLDER")
+    parser.add_argument("--children", type=Path, required=True, help="a folder of parquet with children's radiographs")
     arguments = parser.parse_args()
     try:
-        chests = {split: _chests(arguments.source, split) for split in ("train", "test")}
+        told, asked = (gather(split, arguments.source, arguments.children) for split in ("train", "test"))
     except ValueError as error:
         print(f"fit_gate: {error}", file=sys.stderr)
         return 2
-    template = _template([pixels for pictures in chests["train"].values() for pixels in pictures])
-    values = {split: {kind: _values(kinds[kind], template) for kind in kinds} for split, kinds in chests.items()}
-    non_chest, others = (
-        {kind: _values(_draw(kind, seed), template) for kind in tqdm(KINDS, desc="non-chest")} for seed in (0, 1)
-    )
-    known = np.concatenate(list(values["train"].values()))
-    gate = _fit(template, known, non_chest)
-    # How it does on a kind that it was not fitted on, which is what to expect of other pictures.
-    unseen = {
-        kind: _passing(
-            _fit(template, known, {name: non_chest[name] for name in KINDS if name != kind}), non_chest[kind]
-        )
-        for kind in KINDS
-    }
-    measured = {
-        "turned away": {kind: round(1 - _passing(gate, pictures), 4) for kind, pictures in values["test"].items()},
-        "let through": {kind: _passing(gate, others[kind]) for kind in KINDS},
-        "let through, of a kind left out of fitting": unseen,
-        "pictures": {kind: len(pictures) for kind, pictures in values["test"].items()} | {"of each kind": NON_CHEST},
-    }
-    FILE.write_text(json.dumps(_content(gate, measured)) + "\n")
-    print(json.dumps(measured, indent=1), f"\nwritten: {FILE}")
+    gate, crossed = fit(told)
+    figures = measure(told, crossed, asked, gate)
+    write_weights(gate, figures)
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures, indent=1), f"\nwritten: {WEIGHTS}, {FIGURES}, {PLOT}")
     return 0
 
 
-def _chests(source: str, split: str) -> dict[str, list[np.ndarray]]:
-    from cxrfpn.data.phantom import PhantomSource
-    from cxrfpn.data.sources import open_source
+def fit(pictures: Pictures) -> tuple[Gate, NDArray[np.float64]]:
+    """Fit the gate on all pictures, with the limit that kept radiographs of other folds; and what `cross_fit` gives."""
+    crossed, limit = cross_fit(pictures)
+    gate = train(pictures, np.ones(len(crossed), bool))
+    gate = Gate(gate.mean, gate.scale, gate.hidden, gate.hidden_bias, gate.output, gate.output_bias - limit)
+    return as_written(gate), crossed
 
-    return {
-        "radiographs": _some(open_source(source), split, CHESTS),
-        "phantoms": _some(PhantomSource(PHANTOMS * 6, seed=0), split, PHANTOMS),
+
+def cross_fit(pictures: Pictures) -> tuple[NDArray[np.float64], float]:
+    """Score each picture by a gate that was fitted on the patients and files of other folds.
+
+    Returns:
+        scores [N], above 0 where KEPT of the radiographs of the same fold are; and the mean of these limits.
+    """
+    scores, limits = np.empty(len(pictures.fold)), []
+    for number in range(FOLDS):
+        held_out = pictures.fold == number
+        scores[held_out] = train(pictures, ~held_out).scores(pictures.features[held_out])
+        limits.append(float(np.quantile(scores[held_out & (pictures.kind == FILMS)], 1 - KEPT)))
+        scores[held_out] -= limits[-1]
+    return scores, float(np.mean(limits))
+
+
+def measure(told: Pictures, crossed: NDArray[np.float64], asked: Pictures, gate: Gate) -> dict[str, Any]:
+    """Measure a gate on the test pictures; real pictures of others by `crossed`, since there are few.
+
+    Args:
+        told, crossed: the pictures that the gate was fitted on, and what `cross_fit` makes of them.
+
+    Returns:
+        `kept` {kind: share that passes} of radiographs; for each other kind `pictures`, `auroc`, `rejected`, the share
+        that falls below the gate's own limit, and `rejected_at_kept`, the share where KEPT of the test radiographs
+        pass; with intervals over patients or files.
+    """
+    scores, real = gate.scores(asked.features), told.real
+    films = asked.kind == FILMS
+    limit = np.quantile(scores[films], 1 - KEPT)
+    figures: dict[str, Any] = {
+        "kept": {kind: round(float((scores[asked.kind == kind] > 0).mean()), 4) for kind in (FILMS, PHANTOMS)},
+        "films": int(films.sum()),
+        "kinds": {},
     }
+    curves = {}
+    for kind in asked.kinds() + [kind for kind in told.kinds() if kind in set(told.kind[real])]:
+        mine = (crossed[real & (told.kind == kind)], told.group[real & (told.kind == kind)])
+        if not len(mine[0]):
+            mine = (scores[asked.kind == kind], asked.group[asked.kind == kind])
+        figures["kinds"][kind] = _measure_kind(scores[films], asked.group[films], *mine, limit)
+        curves[kind] = mine[0]
+    draw(curves, scores[films])
+    return figures
 
 
-def _some(source, split: str, count: int) -> list[np.ndarray]:
-    table = source.metadata()
-    ids = table.loc[table["split"] == split, "image_id"]
-    wanted = set(ids.sample(min(count, len(ids)), random_state=0))
-    return [
-        read_radiograph(row.content(), name=row.image_id).pixels
-        for part in source.parts()
-        for row in source.rows(part, wanted)
-    ]
+def _measure_kind(films: NDArray, patients: NDArray, others: NDArray, groups: NDArray, limit: float) -> dict[str, Any]:
+    labels = np.concatenate([np.ones(len(films)), np.zeros(len(others))])[:, None]
+    values = np.concatenate([films, others])[:, None]
+    # A manipulated film belongs to the same patient as the film itself.
+    bootstrap = Bootstrap.draw(np.concatenate([patients, groups]), RESAMPLES)
+    rejected = {"rejected": others <= 0, "rejected_at_kept": others <= limit}
+    mine, count = bootstrap.of(np.arange(len(films), len(values))), len(np.unique(groups))
+    figures: dict[str, Any] = {"pictures": len(others), "groups": count}
+    figures["auroc"] = round(float(bootstrap.once().auroc(labels, values)[0, 0]), 4)
+    figures["auroc_ci"] = _rounded(interval(bootstrap.auroc(labels, values)[:, 0], count))
+    for name, below in rejected.items():
+        figures[name] = round(float(below.mean()), 4)
+        figures[f"{name}_ci"] = _rounded(interval(mine.ratio(below, np.ones(len(below))), count))
+    return figures
 
 
-def _draw(kind: str, seed: int) -> list[np.ndarray]:
-    random = np.random.default_rng([seed, *kind.encode()])
-    return [read_radiograph(KINDS[kind](random)).pixels for _ in range(NON_CHEST)]
+def draw(curves: dict[str, NDArray], films: NDArray) -> None:
+    """Draw the ROC curve of each kind: the share rejected over the share of radiographs rejected with it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    limits = np.quantile(films, np.linspace(0, 0.1, 201))
+    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    for index, (kind, others) in enumerate(curves.items()):
+        rejected = [(others <= limit).mean() for limit in limits]
+        axes.plot(np.linspace(0, 10, 201), 100 * np.array(rejected), "-" if index < 10 else "--", label=kind)
+    axes.axvline(100 * (1 - KEPT), color="grey", linewidth=0.8)
+    axes.set(xlabel="test radiographs rejected (%)", ylabel="others rejected (%)", ylim=(0, 101), xlim=(0, 10))
+    axes.legend(fontsize=8, ncols=2, loc="lower right")
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT, dpi=100)
+    plt.close(figure)
 
 
-def _template(chests: list[np.ndarray]) -> np.ndarray:
-    mean = np.mean([thumbnail(pixels) for pixels in chests], axis=0)
-    return np.round((mean - mean.mean()) / mean.std(), 1)
+def as_written(gate: Gate) -> Gate:
+    """Round a gate to the half precision in which it is written."""
+    parts = (gate.mean, gate.scale, gate.hidden, gate.hidden_bias, gate.output, gate.output_bias)
+    return Gate(*(np.asarray(part, np.float16).astype(np.float32) for part in parts))
 
 
-def _values(pictures: list[np.ndarray], template: np.ndarray) -> np.ndarray:
-    return np.array([statistics(pixels, template) for pixels in pictures])
+def write_weights(gate: Gate, figures: dict[str, Any]) -> None:
+    """Write gate_weights_cxrfpn.py."""
+    parts = (gate.mean, gate.scale, gate.hidden, gate.hidden_bias, gate.output, gate.output_bias)
+    values = np.concatenate([np.ravel(part) for part in parts]).astype(np.float16)
+    lines = textwrap.wrap(base64.b85encode(values.tobytes()).decode(), 116)
+    measured = {"kept": figures["kept"][FILMS], "rejected": {k: v["rejected"] for k, v in figures["kinds"].items()}}
+    WEIGHTS.write_text(
+        '"""The weights of gate_cxrfpn.py and what was measured of it, written by `python -m tools.fit_gate`."""\n\n'
+        "# fmt: off\n# ruff: noqa: E501\n"
+        f"MEASURED = {json.dumps(measured)}\n"
+        'WEIGHTS = r"""\n' + "\n".join(lines) + '\n"""\n'
+    )
 
 
-def _fit(template: np.ndarray, chests: np.ndarray, non_chest: dict[str, np.ndarray]) -> Gate:
-    from sklearn.linear_model import LogisticRegression
+def train(pictures: Pictures, rows: NDArray[np.bool_]) -> Gate:
+    """Train a gate on some of the pictures, drawn by their `weights`."""
+    from sklearn.neural_network import MLPClassifier
 
-    values = np.concatenate([chests, *non_chest.values()])
-    is_chest = np.arange(len(values)) < len(chests)
-    mean, scale = chests.mean(axis=0), chests.std(axis=0) + 1e-6
-    scaled = deviations(values, mean, scale)
-    fitted = LogisticRegression(class_weight="balanced", C=0.3, max_iter=5000).fit(scaled, is_chest)
-    lowest = np.quantile(scaled[is_chest] @ fitted.coef_[0], CHESTS_LOST)
-    return Gate(template, mean, scale, fitted.coef_[0], -float(lowest), {})
+    values, fits = pictures.features[rows], pictures.fits[rows]
+    plain = values[pictures.kind[rows] == FILMS]
+    gate = as_written(Gate(plain.mean(axis=0), plain.std(axis=0) + 1e-3, *[np.zeros(1)] * 4))
+    # Strongly regularised: few kinds of other pictures stand for all of them.
+    network = MLPClassifier((UNITS,), alpha=3.0, learning_rate_init=2e-3, batch_size=256, max_iter=60, random_state=0)
+    chosen = np.random.default_rng(0).choice(len(values), 2 * len(values), p=pictures.weights(rows))
+    network.fit(gate.inputs(values)[chosen], fits[chosen])
+    (hidden, output), (hidden_bias, output_bias) = network.coefs_, network.intercepts_
+    return Gate(gate.mean, gate.scale, hidden, hidden_bias, output[:, 0], output_bias)
 
 
-def _passing(gate: Gate, values: np.ndarray) -> float:
-    return round(float((gate.scores(values) > 0).mean()), 4)
-
-
-def _content(gate: Gate, measured: dict[str, object]) -> dict[str, object]:
-    return {
-        "statistics": list(STATISTICS),
-        "mean": gate.mean.round(4).tolist(),
-        "scale": gate.scale.round(4).tolist(),
-        "weights": gate.weights.round(4).tolist(),
-        "bias": round(gate.bias, 4),
-        "template": gate.template.round(1).ravel().tolist(),
-        "measured": measured,
-    }
+def _rounded(bounds: tuple[float, float] | None) -> list[float] | None:
+    return None if bounds is None else [round(bound, 4) for bound in bounds]
 
 
 if __name__ == "__main__":

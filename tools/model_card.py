@@ -15,19 +15,23 @@ from tools.ablation import table as ablation_table
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 METRICS, ABLATION = RESULTS / "metrics.json", RESULTS / "ablation.json"
+# Of the gate, which does not depend on the model.
+GATE = RESULTS / "gate.json"
 PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md")
 
 Figures = Mapping[str, Any]
 
 
-def tables(figures: Figures, ablation: Figures) -> dict[str, str]:
+def tables(figures: Figures, ablation: Figures, measured_gate: Figures) -> dict[str, str]:
     """Return the table of each marker.
 
     Args:
         figures: metrics.json as score.py writes it, of a source with sharp and blurred images.
         ablation: ablation.json as `tools.ablation` writes it.
+        measured_gate: gate.json as `tools.fit_gate` writes it.
     """
     return {
+        "gate": gate(measured_gate),
         "headline": headline(figures, ablation["parts"]),
         "findings": findings(figures),
         "any-finding": any_finding(figures["any_finding"]),
@@ -80,6 +84,22 @@ def any_finding(figure: Figures) -> str:
     )
 
 
+def gate(figures: Figures) -> str:
+    """Return how well the gate tells each kind of picture from radiographs."""
+    rows = [
+        f"| {kind} | {row['pictures']:,} of {row['groups']:,} | {with_interval(row)} "
+        f"| {_shares(row, 'rejected')} | {_shares(row, 'rejected_at_kept')} |"
+        for kind, row in figures["kinds"].items()
+    ]
+    head = "| kind | pictures, of patients or files | AUROC | rejected | where 99 % of radiographs pass |"
+    return "\n".join([head, "|---|---:|---|---|---|", *rows])
+
+
+def _shares(row: Figures, key: str) -> str:
+    bounds = row[f"{key}_ci"]
+    return f"{row[key]:.1%}" + (f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else "")
+
+
 def maps(localisation: Figures) -> str:
     """Return how often maps point into a box, beside the blind map."""
     return "\n".join(
@@ -109,7 +129,7 @@ def _of_patients(row: Figures) -> str:
 
 def main() -> None:
     """Run the command."""
-    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION)))
+    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, GATE)))
     for page in PAGES:
         page.write_text(fill(page.read_text(), contents))
         print(f"written: {page}")

@@ -161,6 +161,11 @@ def _data(figures: Mapping[str, Any]) -> str:
         lines.append(f"Unknown, and left out of every figure: {counts} images.")
     if figures["undefined"]:
         lines.append(f"Undefined for lack of positives or negatives: {', '.join(figures['undefined'])}.")
+    if (fit := figures.get("fit")) and fit["below"]:
+        lines.append(
+            f"{fit['below']:,} of {fit['images']:,} images do not look like upright frontal chest radiographs of "
+            "adults. They are scored like the others."
+        )
     if few := [name for name, figure in figures["findings"].items() if figure["few_positives_to_fit"]]:
         lines.append(
             f"Thresholds marked * were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives of fewer "

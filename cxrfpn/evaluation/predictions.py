@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.choices import FIT
 from cxrfpn.data.labels import known_matrix, label_matrix
 from cxrfpn.data.schema import UNKNOWN_COLUMN
 from cxrfpn.data.sharpness import SIDE_COLUMN
@@ -30,10 +31,10 @@ class PredictionsError(CxrFpnError):
 class Scored:
     """N images that have both labels and scores.
 
-    metadata has one row an image (METADATA_COLUMNS, and `source_side` where known), labels [N,F] bool and scores [N,F]
-    in 0..1 follow its order, and that of `findings`. `known` [N,F] bool says which labels are known, None that all are;
-    an unknown label is False. `without_scores` are ids of the split that have no score, `without_labels` ids that were
-    scored and are nowhere in the source; `elsewhere` counts those of its other splits.
+    metadata has one row an image (METADATA_COLUMNS, and `source_side` and `fit` where known); labels [N,F] bool and
+    scores [N,F] in 0..1 follow its order, and that of `findings`. `known` [N,F] bool says which labels are known, None
+    that all are; an unknown label is False. `without_scores` are ids of the split that have no score, `without_labels`
+    ids that were scored and are nowhere in the source; `elsewhere` counts those of its other splits.
     """
 
     metadata: pd.DataFrame
@@ -92,7 +93,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
     Returns:
         one row for each image, indexed by its name as it is written, with a column for each of FINDINGS, and
-        `source_side` where it is given.
+        `source_side` and `fit` where they are given.
 
     Raises:
         PredictionsError: no such file, no image column, findings missing, an image twice, or a score that is none.
@@ -115,8 +116,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     scores = pd.DataFrame({finding: table[column] for finding, column in chosen.items()})
     scores = scores.apply(pd.to_numeric, errors="coerce").astype(float)
     _check_range(scores, ids, path)
-    if SIDE_COLUMN in table:
-        scores[SIDE_COLUMN] = pd.to_numeric(table[SIDE_COLUMN], errors="coerce")
+    for column in {SIDE_COLUMN, FIT} & set(table.columns):
+        scores[column] = pd.to_numeric(table[column], errors="coerce")
     return scores.set_axis(pd.Index(ids, name="image_id"), axis=0)
 
 
@@ -156,8 +157,8 @@ def match(
     others = predictions.index.difference(ids, sort=False)
     elsewhere = others.isin(shorten(everything["image_id"]))
     matched = predictions.loc[ids[found]]
-    if SIDE_COLUMN in predictions:
-        rows[SIDE_COLUMN] = matched[SIDE_COLUMN].to_numpy()
+    for column in {SIDE_COLUMN, FIT} & set(predictions.columns):
+        rows[column] = matched[column].to_numpy()
     return Scored(
         metadata=rows,
         labels=label_matrix(rows, findings),

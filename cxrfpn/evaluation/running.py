@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from answer_cxrfpn import Answer
+from cxrfpn.choices import FIT
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.sharpness import SIDE_COLUMN, source_side
 from cxrfpn.evaluation.localisation import GRID, Case, measure_map
@@ -26,8 +27,8 @@ EXAMPLES = 12
 class Run:
     """What a model made of a split.
 
-    scores: a row an image, indexed by image id, a column for each finding and `source_side`; cases: a finding map
-    held against its boxes; examples: pixels [GRID,GRID] of a few images; unreadable: image id -> why.
+    scores: a row an image, indexed by image id, a column for each finding, `source_side` and `fit`; cases: a finding
+    map held against its boxes; examples: pixels [GRID,GRID] of a few images; unreadable: image id -> why.
     """
 
     scores: pd.DataFrame
@@ -80,6 +81,7 @@ def run_model(
                 records[name] = {
                     **{finding["label"]: finding["score"] for finding in outcome.answer},
                     SIDE_COLUMN: side,
+                    FIT: outcome.answer.fit,
                 }
                 if maps:
                     run.cases.extend(_cases(engine, outcome.item, outcome.answer))
@@ -89,7 +91,7 @@ def run_model(
     if not records:
         reason = next(iter(run.unreadable.values()), "the source yields none of them")
         raise SourceError(f"{source.name}: none of {len(wanted)} images could be scored ({reason})")
-    run.scores = pd.DataFrame.from_dict(records, orient="index")[[*engine.findings, SIDE_COLUMN]].rename_axis(
+    run.scores = pd.DataFrame.from_dict(records, orient="index")[[*engine.findings, SIDE_COLUMN, FIT]].rename_axis(
         "image_id"
     )
     return run

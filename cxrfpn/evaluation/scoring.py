@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.choices import FIT
 from cxrfpn.data.cohort import CohortProtocol
 from cxrfpn.data.schema import SourceError
 from cxrfpn.evaluation.any_finding import measure_any_finding
@@ -23,9 +24,12 @@ from cxrfpn.evaluation.intervals import FEWEST_PATIENTS, Bootstrap, count_patien
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
 from cxrfpn.evaluation.subgroups import measure_subgroups
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES, describe_thresholds
+from gate_cxrfpn import LEAST_FIT
 from thresholds_cxrfpn import Thresholds, ThresholdsError
 
 OBSERVED = "observed"
+# Images of the lowest fit that are named.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
         )
         bar.update()
     return figures | {
+        "fit": _count_fits(scored.metadata),
         "any_finding": measure_any_finding(scored, thresholds, bootstrap),
         "three_way": measure_three_way(scored, thresholds, bootstrap),
         "patients": int(scored.metadata["patient_id"].nunique()),
@@ -202,6 +207,15 @@ def read_prevalence(text: str) -> str | dict[str, float]:
         if not isinstance(share, int | float) or not 0 < share < 1:
             raise ThresholdsError(f"{text}: the prevalence of {finding} is {share!r}; it must lie between 0 and 1")
     return values
+
+
+def _count_fits(metadata: pd.DataFrame) -> dict[str, Any] | None:
+    """Count the images that do not look as they should; None where nobody looked."""
+    if FIT not in metadata:
+        return None
+    fits = metadata[FIT].dropna()
+    below = fits[fits < LEAST_FIT].sort_values()
+    return {"images": len(fits), "below": len(below), "lowest": metadata.loc[below.index[:NAMED], "image_id"].tolist()}
 
 
 def _require_shares(prevalence: str | Mapping[str, float], findings: Sequence[str]) -> None:

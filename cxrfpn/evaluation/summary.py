@@ -51,6 +51,11 @@ def summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
             f"thresholds of {', '.join(few)} were fitted on fewer than {FEWEST_POSITIVES} positives, or on positives "
             f"of fewer than {FEWEST_PATIENTS} patients"
         )
+    if (fit := figures.get("fit")) and fit["below"]:
+        lines.append(
+            f"{fit['below']} of {fit['images']} images do not look like upright frontal chest radiographs of adults, "
+            f"{', '.join(fit['lowest'])} the least"
+        )
     if figures.get("unreadable"):
         names = list(figures["unreadable"])
         lines.append(f"{len(names)} images could not be read and are left out, {names[0]} the first")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrfpn.choices import FIT
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.files import write_atomically
 from cxrfpn.prediction.stream import Predicted, predict_stream
@@ -29,7 +30,7 @@ def table_schema(findings: Sequence[str], embeddings: bool = False) -> pa.Schema
     columns = [
         *((name, pa.string()) for name in ("image_id", "patient_id", "positive", PRESENT, UNCERTAIN, "error")),
         ("notes", pa.list_(pa.string())),
-        (ANY_FINDING, pa.float32()),
+        *((name, pa.float32()) for name in (FIT, ANY_FINDING)),
         *((finding, pa.float32()) for finding in findings),
     ]
     return pa.schema([*columns, ("embedding", pa.list_(pa.float32()))] if embeddings else columns)
@@ -145,6 +146,7 @@ def _record(outcome: Predicted[Row], embeddings: bool) -> dict[str, Any]:
     any_finding = outcome.answer.any_finding
     record |= {call: "|".join(outcome.answer.called(call)) for call in (PRESENT, UNCERTAIN)}
     record |= {"positive": calls, "notes": outcome.answer.notes, **scores}
+    record[FIT] = outcome.answer.fit
     record[ANY_FINDING] = any_finding and any_finding["score"]
     return record | ({"embedding": outcome.answer.embedding} if embeddings else {})
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from answer_cxrfpn import Answer
 from cxrfpn.cells import write_csv
-from cxrfpn.choices import FORM_NAMES
+from cxrfpn.choices import FIT, FORM_NAMES
 from cxrfpn.files import written_beside
 from cxrfpn.prediction.inputs import InputError
 from cxrfpn.prediction.predicting import Prediction
@@ -16,7 +16,7 @@ from pixels_cxrfpn import printable
 from thresholds_cxrfpn import ANY_FINDING, PRESENT, UNCERTAIN
 
 # Before the scores of a row: the calls as NIH writes them (A|B), an error where there is no answer, and notes.
-FIRST_COLUMNS = ("image", "positive", PRESENT, UNCERTAIN, "error", "notes", ANY_FINDING)
+FIRST_COLUMNS = ("image", "positive", PRESENT, UNCERTAIN, "error", "notes", FIT, ANY_FINDING)
 
 
 def write_predictions(
@@ -58,6 +58,8 @@ def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequ
             calls = f"{finding['call'] or '':<9}" + ("  positive" if finding["positive"] else "")
             numbers = f"{finding['score']:>7.3f}{finding['threshold']:>11.3f}{probability:>13}"
             print(f"  {printable(finding['label']):<{width}}{numbers}  {calls}".rstrip(), file=file)
+        if prediction.findings.fit is not None:
+            print(f"  fit: {prediction.findings.fit:.2f}", file=file)
         for note in prediction.findings.notes:
             print(f"  note: {printable(note)}", file=file)
         print(file=file)
@@ -84,7 +86,7 @@ def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Se
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError("parquet needs pyarrow: pip install pyarrow") from None
-    kinds = dict.fromkeys((ANY_FINDING, *findings), pa.float64()) | {"notes": pa.list_(pa.string())}
+    kinds = dict.fromkeys((FIT, ANY_FINDING, *findings), pa.float64()) | {"notes": pa.list_(pa.string())}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in (*FIRST_COLUMNS, *findings)])
     pq.write_table(pa.Table.from_pylist(list(_wide_rows(predictions)), schema), file.buffer)
 
@@ -98,6 +100,7 @@ def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
             **{call: "|".join(findings.called(call)) for call in (PRESENT, UNCERTAIN)},
             "error": prediction.error,
             "notes": findings.notes,
+            FIT: findings.fit,
             ANY_FINDING: findings.any_finding and findings.any_finding["score"],
             **{finding["label"]: finding["score"] for finding in findings},
         }

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
+from browser.gate import FILE as GATE
+from browser.gate import Gate
 from cxrfpn.data.phantom import draw_phantom
-from demo.gate import FILE as GATE
-from demo.gate import Gate
 from pixels_cxrfpn import RadiographError
 from preparation_cxrfpn import Preparation
 from tests.browser.conftest import BROWSER

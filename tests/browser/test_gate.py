@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser.gate import FILE, Gate
 from cxrfpn.data.phantom import draw_phantom
-from demo.gate import FILE, Gate
 from radiograph_cxrfpn import read_radiograph
 from tools.non_chest import KINDS
 

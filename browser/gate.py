@@ -1,7 +1,7 @@
 """Decide whether a picture looks like a frontal chest radiograph: a dozen statistics and a logistic regression.
 
-It does not depend on the network, and stays valid when the model changes. `python -m tools.fit_gate` fits it and writes
-gate.json, with the measured error rates.
+The page in the browser has this earlier and simpler gate; gate_cxrfpn.py is that of all other engines. gate.json holds
+its numbers, with the error rates that were measured.
 """
 
 import json
