@@ -151,7 +151,8 @@ class Figures:
 
 def describe_gate() -> str:
     """Return what was measured of the gate, in a few sentences."""
-    missed = ", ".join(f"{kind} {1 - share:.0%}" for kind, share in MEASURED["rejected"].items() if share < 0.95)
+    rejected: dict[str, float] = MEASURED["rejected"]  # type: ignore[assignment]  # beside it stands a number
+    missed = ", ".join(f"{kind} {1 - share:.0%}" for kind, share in rejected.items() if share < 0.95)
     return (
         "What does not look like an upright frontal chest radiograph of an adult is greyed. "
         f"Of test radiographs {MEASURED['kept']:.1%} passed; of pictures that should not, at most 5 % of each kind"

@@ -38,6 +38,7 @@ class Reading:
     @property
     def is_chest(self) -> bool:
         """Whether it looks like what the network was trained on."""
+        assert self.findings.fit is not None  # the demo's engine measures it for every film
         return self.findings.fit >= LEAST_FIT
 
     @property

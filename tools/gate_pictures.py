@@ -76,7 +76,8 @@ def gather(split: str, source: str, children: Path) -> Pictures:
             rows.append((features(vary(pixels, random)), FILMS, patient, True, False))
         for kind, manipulate in UNFIT.items():
             rows.append((features(np.ascontiguousarray(manipulate(pixels, random))), kind, patient, False, False))
-    for patient, pixels in _films(PhantomSource(COUNTS[PHANTOMS] * 8, seed=0), split, COUNTS[PHANTOMS]):
+    drawn = PhantomSource(COUNTS[PHANTOMS] * 8, seed=0)
+    for patient, pixels in _films(drawn, split, COUNTS[PHANTOMS]):  # type: ignore[arg-type]  # its name cannot be set
         rows.append((features(pixels), PHANTOMS, f"phantom {patient}", True, False))
     for name, pixels in _children(children, split):
         rows.append((features(pixels), CHILDREN, name, False, False))

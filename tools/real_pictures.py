@@ -54,7 +54,10 @@ def real_pictures() -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _folder(package: str) -> Path:
-    return Path(find_spec(package).submodule_search_locations[0])
+    spec = find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"{package} is not installed")
+    return Path(spec.submodule_search_locations[0])
 
 
 def _read(path: Path) -> np.ndarray | None:

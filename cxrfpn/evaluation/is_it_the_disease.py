@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from cxrfpn.evaluation.map_checks import check_maps
 from cxrfpn.evaluation.markdown import fill, number, percent, table, with_interval
 from cxrfpn.files import write_text
 from engine_cxrfpn import load_engine
+from torch_engine_cxrfpn import TorchEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES, PAGE = ROOT / "results" / "is_it_the_disease.json", ROOT / "docs" / "is-it-the-disease.md"
@@ -61,7 +62,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     figures = {
         "source": portable(source.name),
         "weights_digest": engine.weights_digest(),
-        "maps": check_maps(engine, source, _draw(_with_boxes(source, test), arguments.cases)),
+        "maps": check_maps(cast(TorchEngine, engine), source, _draw(_with_boxes(source, test), arguments.cases)),
         "inputs": check_inputs(engine, source, metadata, _draw(test["image_id"], arguments.films)),
         "drains": None,
     }

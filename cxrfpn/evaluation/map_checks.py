@@ -74,9 +74,9 @@ def check_maps(engine: TorchEngine, source: Source, films: Sequence[str], resamp
             drops.append(_deletion(engine, row, pixels, finding, maps["trained"][finding], random))
             patients.append(row.patient_id)
     pointing = {}
-    for name, found in cases.items():
-        bootstrap = Bootstrap.draw(np.array([case.patient_id for case in found]), resamples)
-        mean = summarise(found, bootstrap)["mean"]
+    for name, measured in cases.items():
+        bootstrap = Bootstrap.draw(np.array([case.patient_id for case in measured]), resamples)
+        mean = summarise(measured, bootstrap)["mean"]
         pointing[name] = {key: mean[key] for key in ("pointing_accuracy", "pointing_accuracy_ci")}
     return {
         "films": len({case.image_id for case in cases["trained"]}),

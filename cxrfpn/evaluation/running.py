@@ -54,7 +54,7 @@ def run_model(
         SourceError: none of the images could be read.
     """
     wanted, chosen = set(metadata["image_id"]), _choose_examples(metadata, seed)
-    records: dict[str, dict[str, float]] = {}
+    records: dict[str, dict[str, float | None]] = {}
     run = Run(pd.DataFrame())
     rows = (row for part in source.parts() for row in source.rows(part, wanted))
 
