@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tqdm import tqdm
+from tqdm.contrib.concurrent import ensure_lock
 
 from cxrfpn.data.schema import Row, Source, SourceError
 from cxrfpn.data.sources import hub as patience
@@ -162,6 +164,15 @@ def test_many_threads_may_be_the_first_to_read(monkeypatch: pytest.MonkeyPatch) 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: patience.be_patient(), range(8)))
     assert len(exchanges) == 1
+
+
+def test_a_bar_that_ends_leaves_the_lock_to_the_bars_of_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tqdm, "_lock", raising=False)
+    patience._set_retries.cache_clear()
+    patience.be_patient()
+    with ensure_lock(tqdm):  # as the libraries' thread pools do; it removes a lock that it has made
+        pass
+    assert hasattr(tqdm, "_lock")
 
 
 def test_what_is_read_stays_at_the_commit_that_was_opened(hub: LoopbackHub, source: Source, folder: Path) -> None:

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm import tqdm
 
 from cxrfpn.data.schema import SourceError
 
@@ -53,6 +54,7 @@ def be_patient() -> None:
 
 @cache
 def _set_retries() -> None:
+    tqdm.get_lock()  # made for all threads: the first bar that ends would take away one of its own from the others
     config = datasets.config
     config.STREAMING_READ_MAX_RETRIES = config.STREAMING_OPEN_MAX_RETRIES = READ_TRIES
     config.STREAMING_READ_RETRY_INTERVAL = config.STREAMING_OPEN_RETRY_INTERVAL = READ_WAIT
