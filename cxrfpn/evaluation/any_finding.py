@@ -1,8 +1,8 @@
 """Whether a radiograph has any of the findings: labels and scores of the fifteenth answer.
 
 `Thresholds.answer_any` says how the score is made; here it is made for many images, and fitted. Cross-validated over
-patients, a logistic regression on the logits, their mean, their maximum and the sum of the odds ranked validation at most
-0.005 of AUROC better: the rule is the one that has nothing of its own to fit.
+patients, a logistic regression on the logits, their mean, their maximum and the sum of the odds ranked validation at
+most 0.005 of AUROC better: the rule is the one that has nothing of its own to fit.
 """
 
 from collections.abc import Mapping, Sequence

@@ -134,7 +134,7 @@ def test_what_is_no_chest_is_met_with_a_word_and_greyed(page, tmp_path):
     path = tmp_path / "hand.png"
     KINDS["hand"](np.random.default_rng(5)).save(path)
     page.set_input_files("#upload input[type=file]", path)
-    page.get_by_text("does not look like a chest radiograph").wait_for()
+    page.get_by_text("does not look like an upright frontal chest radiograph").wait_for()
     assert page.locator(".reading.unsure").count() == 1
     read_example(page)
     page.wait_for_selector(".reading:not(.unsure)")

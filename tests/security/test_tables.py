@@ -78,7 +78,7 @@ def test_no_formula_reaches_the_spreadsheet_and_scores_are_read_again(ward, run,
     assert [row[0] for row in rows[1:]] == ["'=cmd;'=1+1.png", "'@evil ?]0;title?.png", "red ?[31m?.png"]
     assert not any(text.startswith(tuple("=+-@")) for row in rows for text in row)
     scores = read_predictions(table)
-    assert list(scores.index) == ["=cmd;=1+1.png", "red ?[31m?.png"] and list(scores.columns) == list(FINDINGS)
+    assert list(scores.index) == ["=cmd;=1+1.png", "red ?[31m?.png"] and list(scores.columns) == [*FINDINGS, "fit"]
     _, out, _ = run("=cmd;=1+1.png", "--format", "json")
     assert json.loads(out)["image"] == "=cmd;=1+1.png"
 

@@ -151,11 +151,11 @@ def test_statistics_of_several_passes_are_the_mean_of_what_each_would_have_made(
     for part in parts:
         expected += len(part) / 10 * 0.1 * (part.mean(dim=0) - norm.running_mean)
     statistics = RunningStatistics(norm)
-    statistics.begin()
+    statistics.start_step()
     for part in parts:
         norm(part)
         statistics.after_pass(len(part) / 10)
-    statistics.end()
+    statistics.end_step()
     torch.testing.assert_close(norm.running_mean, expected)
 
 
@@ -164,9 +164,9 @@ def test_one_pass_is_plain_batchnorm():
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 3))).float()
     statistics = RunningStatistics(ours)
     for _ in range(3):
-        statistics.begin()
+        statistics.start_step()
         ours(images)
         statistics.after_pass(1.0)
-        statistics.end()
+        statistics.end_step()
         plain(images)
     torch.testing.assert_close(ours.running_var, plain.running_var)
