@@ -20,7 +20,7 @@ from cxrfpn.evaluation.fitting import fit_thresholds
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import select_split
 from cxrfpn.training.recipe import read_recipe
-from cxrfpn.training.run_folder import with_earlier_recipe
+from cxrfpn.training.run_folder import save_package, with_earlier_recipe
 from engine_cxrfpn import Engine, load_engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,21 @@ def test_thresholds_are_fitted_on_the_scores_that_the_pipeline_gives(write_recip
     calls = scores >= np.array([kept["operating_points"]["sensitivity_90"][name] for name in FINDINGS]) - 1e-3
     assert ((calls & labels).sum(axis=0) >= 0.9 * labels.sum(axis=0)).all()
     np.testing.assert_allclose(scores_of(engine, open_source(f"parquet:{chests}"))[1].mean(), scores.mean(), atol=1e-6)
+
+
+def test_images_of_the_sources_test_list_fit_no_threshold(tiny_model, write_recipe, tmp_path):
+    """The protocols `report` and `patients` may put them into validation."""
+    random = np.random.default_rng(0)
+    labels, scores = (random.random((300, 14)) < 0.3).astype(np.float32), random.random((300, 14), np.float32)
+    tested = np.arange(300) % 3 == 0
+    scores[tested] = labels[tested]  # with these, every threshold would separate better
+    rows = pd.DataFrame({"image_id": np.arange(300).astype(str), "patient_id": np.arange(300).astype(str)})
+    rows["split"] = np.where(tested, "test", "train")
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml"))
+    save_package(tiny_model, tmp_path / "all", recipe, 64, 64, labels, scores, rows)
+    save_package(tiny_model, tmp_path / "known", recipe, 64, 64, labels[~tested], scores[~tested], rows[~tested])
+    fitted, expected = (json.loads((tmp_path / name / "thresholds.json").read_text()) for name in ("all", "known"))
+    assert fitted["fitted_on"]["images"] == 200 and fitted == expected
 
 
 def test_the_recipe_of_the_run_that_weights_come_from_stands_below_as_comments(write_recipe, tmp_path):
