@@ -193,9 +193,10 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
         chosen = [known.index(name) for name in findings]
         with torch.no_grad():
             levels = self.pyramid_levels(pixel_values)
-        with torch.inference_mode(False), torch.enable_grad():
+        # Only maps of pooled features are made of gradients.
+        with torch.inference_mode(False), torch.set_grad_enabled(self.config.pooling == "features"):
             levels = [level.detach().clone().requires_grad_() for level in levels]
-            reading = self.read(levels, self._patient(patient, pixel_values).clone())
+            reading = self.read(levels, self._patient(patient, pixel_values).clone(), embed=False)
 
             def gradients(pooled: Tensor) -> Tensor:
                 one_by_one = (reading.logits[:, index].sum() for index in chosen)
@@ -204,7 +205,7 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
                 )
 
             maps = reading.maps(chosen, gradients)
-        return reading.logits.detach(), maps.detach()
+        return reading.logits.detach(), maps
 
     def pyramid_levels(self, pixel_values: Tensor) -> list[Tensor]:
         """[B,3,H,W] -> the pyramid's levels, the finest first: [B, pyramid_channels, H/8, W/8], then H/16, H/32.
