@@ -12,7 +12,8 @@ from benchmarks.ratio import Row, time_ratio
 from browser.publishing import page_files
 from browser.writing import write_folder
 from exported_cxrfpn import OnnxRuntimeEngine
-from tests.browser.conftest import CHROMIUM, FLAGS, serve
+from tests.browser.conftest import serve
+from tests.chromium import CHROMIUM, FLAGS
 
 ROUNDS, COLD_ROUNDS = 15, 5
 # The aims are 300 ms for a film and 3 s for the first one, on two cores, as shares of what Python takes there.

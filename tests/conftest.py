@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from image_processing_cxrfpn import CxrFpnImageProcessor
 from modeling_cxrfpn import CxrFpnForImageClassification
+from tests.chromium import running_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 NIH_MINI = ROOT.parent / "shared" / "nih-mini"
@@ -100,3 +102,9 @@ def run_python() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")  # and no longer: it keeps an event loop running, in which others cannot start theirs
+def browser() -> Iterator[Any]:
+    with running_browser() as running:
+        yield running

@@ -22,7 +22,7 @@ from cxrfpn.training.backbone import load_backbone_weights
 from cxrfpn.training.recipe import read_recipe
 from loading_cxrfpn import load_network, load_pipeline
 from modeling_cxrfpn import CxrFpnForImageClassification
-from tests.demo.conftest import CHROMIUM, FLAGS
+from tests.chromium import running_browser
 from tests.hubs.uploads import UploadHub
 from tests.servers import running_demo
 
@@ -141,16 +141,10 @@ def test_it_is_published_and_opened_from_the_hub(run, ward, tmp_path, monkeypatc
 
 @pytest.fixture
 def page(run: Path, tmp_path: Path) -> Iterator[object]:
-    if CHROMIUM is None:
-        pytest.skip("no browser: install Chromium (Debian: apt-get install chromium) to test the page")
-    from playwright.sync_api import sync_playwright
-
-    with running_demo(run, tmp_path) as demo, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with running_browser() as browser, running_demo(run, tmp_path) as demo:
         page = browser.new_page()
         page.goto(demo.address)
         yield page
-        browser.close()
 
 
 @pytest.mark.slow

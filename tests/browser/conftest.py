@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 
 BROWSER = Path(__file__).resolve().parents[2] / "browser"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Chromium as root, in a closed network: no sandbox, and no calls home.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="session")
@@ -76,18 +73,6 @@ def make_site(tmp_path_factory) -> Iterator[Callable[[Path], Site]]:
 def site(make_site, package: Path) -> Site:
     """The page of the tiny network."""
     return make_site(package)
-
-
-@pytest.fixture(scope="module")  # and no longer: it keeps an event loop running, in which others cannot start theirs
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no browser: install Chromium (Debian: apt-get install chromium) to test the page")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

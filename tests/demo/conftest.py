@@ -15,10 +15,6 @@ from transformers import pipeline
 from configuration_cxrfpn import FINDINGS
 from tests.servers import Demo, running_demo
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Chromium as root, in a closed network: no sandbox, and no calls home.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
 
 @pytest.fixture(scope="session")
 def dicom(drawing: np.ndarray) -> Callable[..., bytes]:
@@ -101,18 +97,6 @@ def client(address: str) -> Client:
 @pytest.fixture(scope="session")
 def pipe(measured_package: Path):
     return pipeline("chest-xray-findings", model=str(measured_package), trust_remote_code=True)
-
-
-@pytest.fixture(scope="module")  # and no longer: it keeps an event loop running, in which others cannot start theirs
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no browser: install Chromium (Debian: apt-get install chromium) to test the page")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
