@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, fit_calibration
-from cxrfpn.evaluation.folds import deal_patients
+from cxrfpn.evaluation.folds import split_patients
 from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval
 from cxrfpn.evaluation.metrics import measure
 from cxrfpn.evaluation.predictions import Scored
@@ -49,11 +49,8 @@ def cross_fitted_score(
         patients: [N] ids.
     """
     labels, scores = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
-    fold, folds = deal_patients(patients)
     result = np.empty((len(labels), 1))
-    for number in range(folds):
-        held_out = fold == number
-        others = ~held_out if folds > 1 else held_out
+    for held_out, others in split_patients(patients):
         result[held_out] = any_score(
             scores[held_out], fit_calibration(labels[others], scores[others], findings), findings
         )

@@ -14,7 +14,7 @@ from cxrfpn.choices import GUARANTEE
 from cxrfpn.evaluation.any_finding import NAMES, any_label, cross_fitted_score, fit_any_finding
 from cxrfpn.evaluation.calibration import fit_calibration
 from cxrfpn.evaluation.conformal import fit_limits
-from cxrfpn.evaluation.folds import deal_patients
+from cxrfpn.evaluation.folds import split_patients
 from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
 from thresholds_cxrfpn import ANY_FINDING
@@ -119,18 +119,16 @@ def choose_default(
     Returns:
         its name, and for the record {"rule", "macro_f1": {operating point: 0..1, or None}}.
     """
-    fold, folds = deal_patients(patients, seed)
+    folds = list(split_patients(patients, seed))
     calls: dict[str, NDArray[np.bool_]] = {}
-    for number in range(folds):
-        held_out = fold == number
-        others = ~held_out if folds > 1 else held_out
+    for held_out, others in folds:
         points = find_operating_points(labels[others], scores[others], min_precision=min_precision, findings=findings)
         for point, thresholds in points.items():
             called = scores[held_out] >= np.array([thresholds[finding] for finding in findings])
             calls.setdefault(point, np.zeros(labels.shape, bool))[held_out] = called
     present = (labels == 1).any(axis=0)
     means = {point: _mean_f1(labels[:, present], called[:, present]) for point, called in calls.items()}
-    rule = f"best macro F1 of {present.sum()} findings, cross-validated in {folds} folds of patients"
+    rule = f"best macro F1 of {present.sum()} findings, cross-validated in {len(folds)} folds of patients"
     return max(means, key=lambda point: means[point] or 0.0), {"rule": rule, "macro_f1": means}
 
 
