@@ -25,6 +25,7 @@ from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.baselines import patient_scores, pixel_scores
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
+from cxrfpn.evaluation.markdown import with_interval
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.running import run_model
@@ -183,14 +184,12 @@ def table(measured: Mapping[str, Any]) -> str:
     """Return the rows as a table in markdown."""
     lines = ["| run | mean AUROC, sharp test radiographs | difference from the row in bold |", "|---|---|---|"]
     for name, row in measured["rows"].items():
-        low, high = row["mean_auroc_ci"]
-        figure, text, difference = f"{row['mean_auroc']:.3f} ({low:.3f} to {high:.3f})", ROWS[name].text, ""
+        text, difference = ROWS[name].text, ""
         if name == measured["reference"]:
             text = f"**{text}**"
         else:
-            low, high = row["difference_ci"]
-            difference = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-        lines.append(f"| {text} | {figure} | {difference} |")
+            difference = with_interval(row, "difference", "+.3f")
+        lines.append(f"| {text} | {with_interval(row, 'mean_auroc')} | {difference} |")
     return "\n".join(lines)
 
 

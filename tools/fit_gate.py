@@ -36,12 +36,12 @@ def main() -> int:
     parser.add_argument("--children", type=Path, required=True, help="a folder of parquet with children's radiographs")
     arguments = parser.parse_args()
     try:
-        told, asked = (gather(split, arguments.source, arguments.children) for split in ("train", "test"))
+        fitted, test = (gather(split, arguments.source, arguments.children) for split in ("train", "test"))
     except ValueError as error:
         print(f"fit_gate: {error}", file=sys.stderr)
         return 2
-    gate, crossed = fit(told)
-    figures = measure(told, crossed, asked, gate)
+    gate, crossed = fit(fitted)
+    figures = measure(fitted, crossed, test, gate)
     write_weights(gate, figures)
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1), f"\nwritten: {WEIGHTS}, {FIGURES}, {PLOT}")
@@ -71,31 +71,31 @@ def cross_fit(pictures: Pictures) -> tuple[NDArray[np.float64], float]:
     return scores, float(np.mean(limits))
 
 
-def measure(told: Pictures, crossed: NDArray[np.float64], asked: Pictures, gate: Gate) -> dict[str, Any]:
+def measure(fitted: Pictures, crossed: NDArray[np.float64], test: Pictures, gate: Gate) -> dict[str, Any]:
     """Measure a gate on the test pictures; real pictures of others by `crossed`, since there are few.
 
     Args:
-        told, crossed: the pictures that the gate was fitted on, and what `cross_fit` makes of them.
+        fitted, crossed: the pictures that the gate was fitted on, and what `cross_fit` makes of them.
 
     Returns:
         `kept` {kind: share that passes} of radiographs; for each other kind `pictures`, `auroc`, `rejected`, the share
         that falls below the gate's own limit, and `rejected_at_kept`, the share where KEPT of the test radiographs
         pass; with intervals over patients or files.
     """
-    scores, real = gate.scores(asked.features), told.real
-    films = asked.kind == FILMS
+    scores, real = gate.scores(test.features), fitted.real
+    films = test.kind == FILMS
     limit = np.quantile(scores[films], 1 - KEPT)
     figures: dict[str, Any] = {
-        "kept": {kind: round(float((scores[asked.kind == kind] > 0).mean()), 4) for kind in (FILMS, PHANTOMS)},
+        "kept": {kind: round(float((scores[test.kind == kind] > 0).mean()), 4) for kind in (FILMS, PHANTOMS)},
         "films": int(films.sum()),
         "kinds": {},
     }
     curves = {}
-    for kind in asked.kinds() + [kind for kind in told.kinds() if kind in set(told.kind[real])]:
-        mine = (crossed[real & (told.kind == kind)], told.group[real & (told.kind == kind)])
+    for kind in test.kinds() + [kind for kind in fitted.kinds() if kind in set(fitted.kind[real])]:
+        mine = (crossed[real & (fitted.kind == kind)], fitted.group[real & (fitted.kind == kind)])
         if not len(mine[0]):
-            mine = (scores[asked.kind == kind], asked.group[asked.kind == kind])
-        figures["kinds"][kind] = _measure_kind(scores[films], asked.group[films], *mine, limit)
+            mine = (scores[test.kind == kind], test.group[test.kind == kind])
+        figures["kinds"][kind] = _measure_kind(scores[films], test.group[films], *mine, limit)
         curves[kind] = mine[0]
     draw(curves, scores[films])
     return figures

@@ -7,7 +7,7 @@ const MOST_THREADS = 4;
  * Load the network.
  *
  * @param file its name beside the page.
- * @param size its bytes, of which the progress is told.
+ * @param size its bytes, by which the progress is computed.
  * @param onProgress called with the share of the file that is here, 0 to 1.
  * @returns {Promise<{run: function, threads: number}>} run(pixel_values, patient, settings, wanted) -> {name: {data, dims}}.
  */

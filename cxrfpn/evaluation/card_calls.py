@@ -26,12 +26,12 @@ def any_finding_section(figures: Mapping[str, Any]) -> str:
 
 def three_way_section(figures: Mapping[str, Any]) -> str:
     """Three-way calls: whether they keep their guarantee, and what another prevalence does to them."""
-    if not (told := figures.get("three_way")):
+    if not (calls := figures.get("three_way")):
         return ""
     return "\n".join(
         [
             "## Present, absent or uncertain\n",
-            f"Split conformal prediction over patients at a guarantee of {told['guarantee']:.0%}: of radiographs with "
+            f"Split conformal prediction over patients at a guarantee of {calls['guarantee']:.0%}: of radiographs with "
             "a finding at least so many are not called absent, and of those without it at least so many are not called "
             "present. *Kept* is how many it was on these images, each patient counting once. A finding's own "
             "prevalence does not break the guarantee, since each label has its own limit; that of the other findings "
@@ -39,17 +39,17 @@ def three_way_section(figures: Mapping[str, Any]) -> str:
             "as many have any finding as where the limits were fitted; what is still missing is another kind of "
             "patient or film. Prevalence also changes what a call means: the last columns show how often it is right "
             "at the prevalence of the fit, and here.\n",
-            three_way_table(told),
+            three_way_table(calls),
             "",
         ]
     )
 
 
-def three_way_table(told: Mapping[str, Any]) -> str:
+def three_way_table(calls: Mapping[str, Any]) -> str:
     """Return a row for each finding.
 
     Args:
-        told: as of `measure_three_way`.
+        calls: as of `measure_three_way`.
     """
     rows = [
         (
@@ -59,7 +59,7 @@ def three_way_table(told: Mapping[str, Any]) -> str:
             f"{percent(figure['prevalence_fitted'])}, {percent(figure['prevalence'])}",
             *(f"{percent(figure[f'right_{call}_fitted'])}, {percent(figure[f'right_{call}'])}" for call in CALLS[:2]),
         )
-        for name, figure in told["findings"].items()
+        for name, figure in calls["findings"].items()
     ]
     header = ("finding", "kept with it", "kept without it", "as ill as there", *CALLS, "prevalence: fitted, here",
               "`present` is right: there, here", "`absent` is right: there, here")  # fmt: skip
