@@ -1,5 +1,6 @@
 """DICOM files, sound ones of every coding and broken ones of every kind, as bytes; the same every time."""
 
+import base64
 import io
 import struct
 import tempfile
@@ -29,6 +30,15 @@ from pydicom.uid import (
 
 ENCAPSULATED = (JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless)
 DIGITAL_RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
+# HIGH_THROUGHPUT_PIXELS as OpenJPH 0.26 encodes them in HTJ2K, which no encoder of the test dependencies writes.
+HIGH_THROUGHPUT_PIXELS = np.linspace(0, 255, 1024).reshape(32, 32).astype(np.uint8)
+HIGH_THROUGHPUT = base64.b64decode(
+    "/0//UQApQAAAAAAgAAAAIAAAAAAAAAAAAAAAIAAAACAAAAAAAAAAAAABBwEB/1AACAACAAAAAv9SAAwAAgABAAUEBEAB/1wAEyBIUFBQ"
+    "UFBQUFBQUFBQSEhI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAANcAAf+TwCXnAId0AMASQBLAEYD+J3MAJAGHdAAAYwDA"
+    "EkATQBIA/BJzAJCQAENUAP4AAwDAEsAVsASAgxVDFAAASAAJIADyAhApxgYA/kADAMAWhAFogAAAAAAA4AAABoAWypUn6gBEIYQQQvzv"
+    "gAAD37AAD2WLAMAuxgFsQCYAAAAAAAAAAAAA4H5OeeeeeeS8888888lKUpSlLAAL5tttttvrbbbbbbbbbbbbbYYCcNu2bdu2/f9xyEnv"
+    "2Se/ZJ79knstWqEB/P9EfAUA/9k="
+)
 
 
 def make_dicom(pixels: np.ndarray, bits: int = 12, syntax: str = ExplicitVRLittleEndian, **tags: Any) -> Dataset:
