@@ -1,5 +1,5 @@
 // Reads files as the page does, for the tests: node read_files.js SETTINGS.json GATE.json FILE...
-// Writes a line of JSON for each: {name, width, height, pixels (SHA-256), crop, patient, notes, isChest}, or {name, error}.
+// Writes a line of JSON for each: {name, width, height, pixels (SHA-256), crop, patient, notes, fit}, or {name, error}.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import { WASM } from "./build_files.js";
 import { setWasmSource } from "./src/codecs.js";
 import { RadiographError } from "./src/errors.js";
-import { passes } from "./src/gate.js";
+import { filmFit } from "./src/gate.js";
 import { crop, leastSide } from "./src/preparation.js";
 import { readRadiograph } from "./src/radiograph.js";
 
@@ -30,7 +30,7 @@ async function read(path, name) {
     const picture = { pixels, width, height };
     return {
       width, height, pixels: createHash("sha256").update(pixels).digest("hex"), crop: Array.from(crop(picture, settings).pixels),
-      patient: { age: patient.age, sex: patient.sex, view_position: patient.view_position }, notes, isChest: passes(picture, gate),
+      patient: { age: patient.age, sex: patient.sex, view_position: patient.view_position }, notes, fit: filmFit(picture, gate),
     };
   } catch (error) {
     if (error instanceof RadiographError) return { error: error.message };

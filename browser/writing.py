@@ -8,15 +8,14 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from browser.gate import FILE as GATE
-from browser.gate import describe_errors
 from cxrfpn.publishing.contents import PublishError
 from demo.examples import FOLDER as EXAMPLES
 from demo.examples import load_examples, thumbnails
-from demo.figures import Figures
+from demo.figures import Figures, describe_gate
 from demo.points import describe_points
 from demo.texts import CAUTION, HEADER, HEADERS_ONLY, NOTICE, model_name
 from engine_cxrfpn import Engine
+from gate_cxrfpn import LEAST_FIT, Gate
 from package_cxrfpn import PROCESSOR
 from pipeline_cxrfpn import ChestXrayFindingsPipeline
 from preparation_cxrfpn import Preparation
@@ -69,10 +68,9 @@ def static_files(pipe: ChestXrayFindingsPipeline, networks: Mapping[str, bytes])
     files = {path.relative_to(BUILT).as_posix(): path.read_bytes() for path in BUILT.rglob("*") if path.is_file()}
     files |= {f"examples/{path.name}": path.read_bytes() for path in examples}
     files |= {NETWORKS[precision]: content for precision, content in networks.items()}
-    gate = json.loads(GATE.read_text())
-    model = _model(engine, networks, figures) | {"settings": settings, "gate": gate}
+    model = _model(engine, networks, figures) | {"settings": settings, "gate": gate_content()}
     files["model.json"] = json.dumps(model, separators=(",", ":")).encode()
-    files["figures.html"] = f"{figures.page()}<p class='hint'>{describe_errors(gate['measured'])}</p>".encode()
+    files["figures.html"] = f"{figures.page()}<p class='hint'>{describe_gate()}</p>".encode()
     files["index.html"] = _index(networks)
     files |= {"page.css": STYLES.read_bytes(), "static.css": (HERE / "static.css").read_bytes()}
     return files | {WORKER: _service_worker(files)}
@@ -82,6 +80,12 @@ def require_scripts() -> None:
     """Raise a PublishError where the page's scripts are not built."""
     if not (BUILT / "page.js").is_file():
         raise PublishError(f"{BUILT}: the page's scripts are not built; make static builds them, which needs Node")
+
+
+def gate_content() -> dict[str, Any]:
+    """Return what src/gate.js needs: the parts of the gate as lists, and the least fit of what looks like a chest."""
+    parts = {name: part.tolist() for name, part in vars(Gate.load()).items()}
+    return {**parts, "least_fit": LEAST_FIT}
 
 
 def space_files(files: Mapping[str, bytes], repo: str) -> dict[str, bytes]:

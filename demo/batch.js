@@ -50,9 +50,9 @@ const FORMULA = /(^|[;,|\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])/g;
 const quoted = (text) => `"${String(text ?? "").replace(FORMULA, "$1'").replaceAll('"', '""')}"`;
 
 function csv(rows) {
-  const head = ["image", "positive", "looks_like_a_chest_radiograph", "error", "notes", "any_finding", ...props.findings];
+  const head = ["image", "positive", "looks_like_a_chest_radiograph", "fit", "error", "notes", "any_finding", ...props.findings];
   const lines = rows.map((row) => [
-    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", quoted(row.error), quoted((row.notes ?? []).join(" ")), row.any_finding?.score ?? "",
+    quoted(row.name), quoted(positives(row).join("|")), row.scores ? row.is_chest : "", row.fit ?? "", quoted(row.error), quoted((row.notes ?? []).join(" ")), row.any_finding?.score ?? "",
     ...props.findings.map((label) => row.scores?.[label] ?? "")]);
   return [head.map(quoted), ...lines].map((line) => line.join(",")).join("\r\n") + "\r\n";
 }

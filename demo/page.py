@@ -161,7 +161,7 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
                 if findings := row.pop("findings", None):
                     # Not rounded: the page compares them with thresholds, some of which are scores themselves.
                     row["scores"] = {finding["label"]: finding["score"] for finding in findings}
-                    row["any_finding"] = findings.any_finding
+                    row["any_finding"], row["fit"] = findings.any_finding, findings.fit
                 rows.append(row)
                 # Every answer carries the whole table, so they thin out as it grows.
                 if len(rows) == len(batch) or len(rows) % max(1, len(batch) // 20) == 0:

@@ -104,7 +104,7 @@ function draw() {
   root.replaceChildren();
   if (!reading) return;
   if (reading.error) return void root.append(make("p", { class: "refused", role: "alert" }, reading.error));
-  if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like an upright frontal chest radiograph of an adult in normal polarity. "), `${reading.fit === undefined ? "" : `Its fit is ${reading.fit.toFixed(2)} of 1. `}The network scores any picture, and the scores below may mean nothing.`));
+  if (!reading.is_chest) root.append(make("p", { class: "gate", role: "alert" }, make("strong", {}, "This does not look like an upright frontal chest radiograph of an adult in normal polarity. "), `Its fit is ${reading.fit.toFixed(2)} of 1. The network scores any picture, and the scores below may mean nothing.`));
   if (reading.notes.length) root.append(make("ul", { class: "notes", role: "note", "aria-label": "Notes" }, ...reading.notes.map((note) => make("li", {}, note))));
   root.append(make("div", { class: `reading${reading.is_chest ? "" : " unsure"}` }, calls(reading), views(reading)));
 }

@@ -53,8 +53,8 @@ async function filmsOf(files) {
 
 async function rowOf({ name, read }, engine) {
   try {
-    const { findings, any_finding, is_chest, notes } = await engine.read(await read(), name, {}, false);
-    return { name, any_finding, is_chest, notes, scores: Object.fromEntries(findings.map(({ label, score }) => [label, score])) };
+    const { findings, any_finding, fit, is_chest, notes } = await engine.read(await read(), name, {}, false);
+    return { name, any_finding, fit, is_chest, notes, scores: Object.fromEntries(findings.map(({ label, score }) => [label, score])) };
   } catch (error) {
     return { name, error: error.message };
   }

@@ -4,7 +4,7 @@ import { answerAny, makeAnswer } from "./answer.js";
 import { setWasmSource } from "./codecs.js";
 import { isDicom, readDicomPatient } from "./dicom.js";
 import { RadiographError } from "./errors.js";
-import { passes } from "./gate.js";
+import { filmFit } from "./gate.js";
 import { loadNetwork } from "./network.js";
 import { encode, readPatient, unique } from "./patient.js";
 import { crop, leastSide, normalise, placeMap } from "./preparation.js";
@@ -45,8 +45,9 @@ async function read({ bytes, name, patient, maps }) {
   const outputs = await network.run(values, encode(known), size, maps ? ["logits", "maps"] : ["logits"]);
   const logits = Array.from(outputs.logits.data);
   const findings = makeAnswer(logits, model.findings, model.thresholds, null, maps ? mapsOf(outputs.maps) : null);
+  const fit = filmFit(picture, model.gate);
   const answer = {
-    name, patient: { age: known.age, sex: known.sex, view_position: known.view_position }, is_chest: passes(picture, model.gate),
+    name, patient: { age: known.age, sex: known.sex, view_position: known.view_position }, fit, is_chest: fit >= model.gate.least_fit,
     any_finding: answerAny(Object.fromEntries(model.findings.map((label, index) => [label, logits[index]])), model.thresholds),
     notes: unique([...radiograph.notes, ...known.notes]), milliseconds: performance.now() - began,
   };
