@@ -107,7 +107,7 @@ RUN = {
         {"data/ward": "prepared/ward"}, ("prepared/ward", "pictures")
     ),
     ".venv/bin/accelerate launch train.py recipes/nih.yaml --source parquet:data/ward --cohort '{protocol: patients}'"
-    f" --backbone-weights {REPO} --output-dir runs/ward": Run(
+    " --backbone-weights . --output-dir runs/ward": Run(
         {"runs/ward": f"tried/ward {SMALL}"}, ("tried/ward/model.safetensors",)
     ),
     f".venv/bin/accelerate launch predict.py {WARD} --output findings": Run(
@@ -172,7 +172,7 @@ ELSEWHERE = {
     ),
     ".venv/bin/accelerate launch train.py recipes/nih.yaml --source csv:hospital.csv"
     " --findings '[TB, Pleural Effusion]' --cohort '{protocol: patients}'"
-    f" --backbone-weights {REPO} --output-dir runs/hospital": (
+    " --backbone-weights . --output-dir runs/hospital": (
         "tests/test_own_findings.py",
         "def run(",
     ),
