@@ -1,5 +1,6 @@
 """predict.py --dicom-out: what is written is valid by another program, linked to the film, and names nobody."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
+from answer_cxrfpn import Answer
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.prediction.dicom_capture import draw_capture
 from cxrfpn.prediction.dicom_out import save_reports
@@ -40,7 +42,24 @@ def items(container: Dataset, meaning: str) -> list[Dataset]:
 
 
 @pytest.fixture(scope="module")
-def written(run_python, package, drawing, tmp_path_factory):
+def calling_package(package, tmp_path_factory):
+    """A package that answers any finding, and calls some findings present, absent and uncertain."""
+    folder = shutil.copytree(package, tmp_path_factory.mktemp("calling") / "package")
+    content = json.loads((folder / "thresholds.json").read_text())
+    limits = {
+        "Mass": {"present_from": 0.0, "absent_up_to": 0.0},
+        "Nodule": {"present_from": 1.0, "absent_up_to": 1.0},
+        "any_finding": {"present_from": 0.0, "absent_up_to": 1.0},
+    }
+    thresholds = dict.fromkeys(content["operating_points"], 0.4)
+    content["any_finding"] = {"thresholds": thresholds, "calibration": {"slope": 1.0, "intercept": 0.0}}
+    content["conformal"] = {"guarantee": 0.9, "limits": limits}
+    (folder / "thresholds.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(run_python, calling_package, drawing, tmp_path_factory):
     """A film, its report, its capture, and their paths; a PNG and a film without a study lay beside it."""
     tmp_path = tmp_path_factory.mktemp("ward")
     film = save_film(tmp_path / "film.dcm", drawing, AccessionNumber="A77", PatientAge="63")
@@ -48,7 +67,7 @@ def written(run_python, package, drawing, tmp_path_factory):
     del lone.StudyInstanceUID
     lone.save_as(tmp_path / "lone.dcm", enforce_file_format=True)
     shutil.copy(Path(__file__).parents[1] / "demo" / "examples" / "phantom-edema.png", tmp_path / "drawn.png")
-    done = run_python("predict.py", film, tmp_path / "lone.dcm", tmp_path / "drawn.png", "--model", package,
+    done = run_python("predict.py", film, tmp_path / "lone.dcm", tmp_path / "drawn.png", "--model", calling_package,
                       "--dicom-out", tmp_path / "out", "--format", "csv")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "lone.dcm: no report can be linked to this header (it lacks StudyInstanceUID)" in done.stderr
@@ -59,15 +78,17 @@ def written(run_python, package, drawing, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pipe(package):
-    return load_engine(str(package))
+def pipe(calling_package):
+    return load_engine(str(calling_package))
 
 
 def test_a_report_says_what_the_pipeline_says(written, pipe):
     film, report, _, _ = written
-    answer = {finding["label"]: finding for finding in pipe(film.filename)}
+    findings = pipe(film.filename)
+    answer = {finding["label"]: finding for finding in [findings.any_finding, *findings]}
+    assert {answer[label]["call"] for label in ("Mass", "Nodule", "any_finding")} == {"present", "absent", "uncertain"}
     groups = items(report, "Measurement Group")
-    assert len(groups) == len(FINDINGS)
+    assert len(groups) == len(FINDINGS) + 1
     for group in groups:
         label = items(group, "Tracking Identifier")[0].TextValue
         values = {
@@ -79,6 +100,8 @@ def test_a_report_says_what_the_pipeline_says(written, pipe):
         assert values["Threshold of the score"] == pytest.approx(expected["threshold"], abs=2e-6)
         call = items(group, "Score at or above its threshold")[0].ConceptCodeSequence[0].CodeMeaning
         assert call == ("Present" if expected["positive"] else "Absent")
+        three_way = [item.ConceptCodeSequence[0] for item in items(group, "Present, absent or uncertain")]
+        assert [code.CodeMeaning.lower() for code in three_way] == ([expected["call"]] if expected["call"] else [])
         assert items(group, "Algorithm Version")[0].TextValue == pipe.weights_digest()[:12]
         assert items(group, "Algorithm Parameters")[0].TextValue.startswith("Not for clinical use.")
         source = items(group, "Source of Measurement")[0].ReferencedSOPSequence[0]
@@ -119,13 +142,11 @@ def test_dciodvfy_finds_no_error(written):
 
 
 def test_a_capture_shows_the_map_only_of_a_called_finding(drawing):
-    finding = {"label": "Mass", "score": 0.7, "threshold": 0.5, "positive": True}
+    finding = {"label": "Mass", "score": 0.7, "threshold": 0.5, "positive": True, "call": "uncertain"}
+    answer = Answer([finding], ["The view is a lateral."])
     hot = np.zeros(drawing.shape, np.float32)
     hot[50:70, 40:60] = 1
-    called, silent = (
-        np.asarray(draw_capture(drawing, shown, [finding], ["The view is a lateral."], "abc"))
-        for shown in (("Mass", hot), None)
-    )
+    called, silent = (np.asarray(draw_capture(drawing, shown, answer, "abc")) for shown in (("Mass", hot), None))
     film = silent[: drawing.shape[0], : drawing.shape[1]]
     assert (film == drawing[..., None]).all()
     assert (called[50:70, 40:60, 0] > called[50:70, 40:60, 2]).any() and called.shape == silent.shape

@@ -1,7 +1,7 @@
 """One film's findings as a picture in DICOM: the film with a finding map, and the table beside it, burnt in."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Sequence
 
 import highdicom as hd
 import numpy as np
@@ -10,12 +10,15 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from answer_cxrfpn import Answer
 from cxrfpn.prediction.dicom_report import NAME, NOT_CLINICAL, linking_header, uid_of
 from overlay_cxrfpn import overlay
 
 SIDE = 1024
 TABLE_WIDTH = 560
 MARGIN = 24
+# Where the columns of the table end, in pixels from its left edge.
+COLUMNS = (310, 410, 512)
 WHITE, GREY, AMBER = (255, 255, 255), (150, 150, 150), (255, 190, 70)
 
 
@@ -48,8 +51,7 @@ def make_capture(film: Dataset, picture: Image.Image, version: str) -> Dataset:
 def draw_capture(
     pixels: NDArray[np.uint8],
     shown: tuple[str, NDArray[np.float32]] | None,
-    findings: Sequence[Mapping[str, Any]],
-    notes: Iterable[str],
+    answer: Answer,
     version: str,
 ) -> Image.Image:
     """Draw the picture of a capture.
@@ -57,13 +59,12 @@ def draw_capture(
     Args:
         pixels: [H,W] of the film.
         shown: the finding whose map is laid over it, and the map [H,W] of 0..1; None for the film alone.
-        findings: as the pipeline gives them, the highest score first.
-        notes: sentences on what they may not hold for.
+        answer: of the pipeline.
         version: of the model.
     """
     film = overlay(pixels, shown[1]) if shown else Image.fromarray(pixels).convert("RGB")
     film.thumbnail((SIDE, SIDE))
-    picture = Image.new("RGB", (film.width + TABLE_WIDTH, max(film.height, 760)))
+    picture = Image.new("RGB", (film.width + TABLE_WIDTH, 2 * SIDE))
     picture.paste(film, (0, 0))
     draw, left, line = ImageDraw.Draw(picture), film.width + MARGIN, MARGIN
 
@@ -71,26 +72,27 @@ def draw_capture(
         nonlocal line
         font = ImageFont.load_default(size)
         draw.text((left, line), text, colour, font)
-        for place, column in enumerate(columns):
-            right = left + 330 + 90 * place
-            draw.text((right, line), column, colour, font, anchor="ra")
+        for right, column in zip(COLUMNS, columns, strict=False):
+            draw.text((left + right, line), column, colour, font, anchor="ra")
         line += round(1.5 * size)
 
     write(NOT_CLINICAL.upper(), AMBER, 26)
     write(f"{NAME} {version}", GREY, 16)
     write(f"Map of {_pretty(shown[0])}" if shown else "No map: no finding is called", GREY, 16)
     line += 10
-    write("finding", GREY, 16, ("score", "threshold"))
-    for finding in findings:
+    write("", GREY, 16, ("score", "threshold", "call"))
+    for finding in [answer.any_finding, *answer] if answer.any_finding else answer:
         colour = AMBER if finding["positive"] else WHITE
-        write(_pretty(finding["label"]), colour, 20, (f"{finding['score']:.3f}", f"{finding['threshold']:.3f}"))
+        numbers = (f"{finding['score']:.3f}", f"{finding['threshold']:.3f}")
+        write(_pretty(finding["label"]), colour, 20, (*numbers, finding["call"] or ""))
+        line += 10 if finding is answer.any_finding else 0
     line += 10
     write("Amber: score at or above its threshold. A score is no probability.", GREY, 14)
-    for note in notes:
-        for start in range(0, len(note), 72):
-            write(note[start : start + 72], AMBER, 14)
-    return picture
+    for note in answer.notes:
+        for row in textwrap.wrap(note, 72):
+            write(row, AMBER, 14)
+    return picture.crop((0, 0, picture.width, max(film.height, line + MARGIN)))
 
 
 def _pretty(label: str) -> str:
-    return label.replace("_", " ")
+    return label[0].upper() + label[1:].replace("_", " ")

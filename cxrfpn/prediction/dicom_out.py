@@ -79,14 +79,14 @@ def report_film(
         ValueError: the header lacks what links a report to its film.
     """
     assert prediction.findings is not None and prediction.radiograph is not None
-    findings, notes = prediction.findings, prediction.findings.notes
+    answer = prediction.findings
     point = operating_point or engine.thresholds.default
     pixels = prediction.radiograph.pixels
-    called = next((finding for finding in findings if finding["positive"]), None)
+    called = next((finding for finding in answer if finding["positive"]), None)
     shown = None if called is None else (called["label"], engine.place_map(called["map"], *pixels.shape))
-    picture = draw_capture(pixels, shown, findings, notes, version)
+    picture = draw_capture(pixels, shown, answer, version)
     return {
-        "report": make_report(film, findings, notes, version, point),
+        "report": make_report(film, answer, version, point),
         "capture": make_capture(film, picture, version),
     }
 

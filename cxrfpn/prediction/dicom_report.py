@@ -1,7 +1,7 @@
 """One film's findings as a DICOM structured report by TID 1500, with the same study and patient id as the film."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import highdicom as hd
@@ -9,6 +9,9 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
+
+from answer_cxrfpn import Answer
+from thresholds_cxrfpn import ABSENT, ANY_FINDING, PRESENT, UNCERTAIN
 
 NAME = "cxr-densenet-fpn"
 NOT_CLINICAL = "Not for clinical use"
@@ -18,6 +21,12 @@ SCORE = Code("score", SCHEME, "Score")
 THRESHOLD = Code("threshold", SCHEME, "Threshold of the score")
 CALIBRATED = Code("probability", SCHEME, "Calibrated probability")
 CALL = Code("call", SCHEME, "Score at or above its threshold")
+THREE_WAY_CALL = Code("three-way-call", SCHEME, "Present, absent or uncertain")
+CALL_CODES = {
+    PRESENT: codes.SCT.Present,
+    ABSENT: codes.SCT.Absent,
+    UNCERTAIN: Code("64957009", "SCT", "Uncertain"),
+}
 CHEST_RADIOGRAPH = Code("399208008", "SCT", "Plain chest X-ray")
 FINDING_CODES = {
     "Atelectasis": Code("46621007", "SCT", "Atelectasis"),
@@ -34,6 +43,7 @@ FINDING_CODES = {
     "Pleural_Thickening": Code("pleural-thicken", SCHEME, "Pleural thickening"),
     "Pneumonia": Code("233604007", "SCT", "Pneumonia"),
     "Pneumothorax": codes.SCT.Pneumothorax,
+    ANY_FINDING: Code("any-finding", SCHEME, "Any of the findings"),
 }
 # What of a film's header goes into its outputs: what links them. Names and dates of birth stay where they are.
 LINKS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -65,24 +75,22 @@ def linking_header(film: Dataset) -> Dataset:
     return header
 
 
-def make_report(
-    film: Dataset, findings: Iterable[Mapping[str, Any]], notes: Iterable[str], version: str, operating_point: str
-) -> Dataset:
-    """Make a Comprehensive SR: for each finding its score, threshold, probability and call.
+def make_report(film: Dataset, answer: Answer, version: str, operating_point: str) -> Dataset:
+    """Make a Comprehensive SR: for any finding, and for each, its score, threshold, probability and calls.
 
     Args:
         film: the header of the film.
-        findings: as the pipeline gives them.
-        notes: sentences on what they may not hold for.
+        answer: of the pipeline.
         version: of the model.
         operating_point: whose thresholds called.
 
     Raises:
         ValueError: the header lacks one of LINKS.
     """
-    remarks = [f"{NOT_CLINICAL}. Operating point: {operating_point}.", *notes]
+    remarks = [f"{NOT_CLINICAL}. Operating point: {operating_point}.", *answer.notes]
     algorithm = hd.sr.AlgorithmIdentification(NAME, version, parameters=remarks)
     source = hd.sr.SourceImageForMeasurementGroup(film.SOPClassUID, film.SOPInstanceUID)
+    findings = [answer.any_finding, *answer] if answer.any_finding else answer
     groups = [_group(finding, film, source, algorithm, version) for finding in findings]
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=generate_uid(entropy_srcs=[NAME, version]), name=NAME, manufacturer_name=NAME, model_name=version
@@ -123,6 +131,9 @@ def _group(
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     label = finding["label"]
     values = {SCORE: finding["score"], THRESHOLD: finding["threshold"], CALIBRATED: finding["probability"]}
+    calls = {CALL: codes.SCT.Present if finding["positive"] else codes.SCT.Absent}
+    if finding["call"] is not None:
+        calls[THREE_WAY_CALL] = CALL_CODES[finding["call"]]
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=uid_of(film, version, label), identifier=label),
         finding_type=FINDING_CODES.get(label) or _own_code(label),
@@ -132,8 +143,6 @@ def _group(
             for name, value in values.items()
             if value is not None
         ],
-        qualitative_evaluations=[
-            hd.sr.QualitativeEvaluation(CALL, codes.SCT.Present if finding["positive"] else codes.SCT.Absent)
-        ],
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(name, value) for name, value in calls.items()],
         source_images=[source],
     )
