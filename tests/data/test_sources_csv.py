@@ -75,6 +75,18 @@ def test_a_column_of_0_and_1_for_each_finding(tmp_path: Path, caplog) -> None:
         open_source(write(tmp_path, text.replace("0,0,7", "0,2,7"))).metadata()
 
 
+def test_columns_that_may_be_findings_of_other_names_are_named(tmp_path: Path, caplog) -> None:
+    text = "path,patient,Mass,TB,Scoliosis,No Finding,Dose,Seen\na.png,1,1,1,,0,1,0\nb.png,0,0,-1,1,1,7,0\n"
+    source = write(tmp_path, text)
+    open_source(source).metadata()
+    lacking, unread = caplog.messages
+    assert "has no column of" in lacking
+    assert "table.csv: does not read TB, Scoliosis: " in unread and unread.endswith("name those that are in --findings")
+    caplog.clear()
+    open_source(source, findings=("Mass", "TB", "Scoliosis")).metadata()
+    assert caplog.messages == []
+
+
 def test_an_empty_cell_and_minus_1_are_unknown(tmp_path: Path) -> None:
     text = "path,patient,TB,Pleural Effusion\n1.png,A,1,-1\n2.png,B,,0\n3.png,C,-1.0,1\n"
     source = open_source(write(tmp_path, text), findings=("TB", "Effusion"))

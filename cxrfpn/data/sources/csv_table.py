@@ -19,7 +19,7 @@ from cxrfpn.data.sources.columns import (
     warn_of_lone_images,
 )
 from cxrfpn.data.sources.files import in_runs, read_file
-from cxrfpn.data.sources.labels import finding_columns, marked_findings
+from cxrfpn.data.sources.labels import finding_columns, marked_findings, unread_marks
 from cxrfpn.table_text import PATH_SPELLINGS
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class CsvSource:
     def metadata(self) -> pd.DataFrame:
         """See `Source.metadata`."""
         warn_of_lone_images(self._table, self.name)
-        self._warn_of_findings_without_a_column()
+        self._warn_of_finding_columns()
         return self._table.copy()
 
     def parts(self) -> list[str]:
@@ -84,12 +84,20 @@ class CsvSource:
             raw["findings"], raw[UNKNOWN_COLUMN] = self._marked_findings()
         return checked(tabulate(raw, str(self.file), first_row=2, findings=self.findings))
 
-    def _warn_of_findings_without_a_column(self) -> None:
-        if "findings" in self.without or "findings" in spelled(self._raw.columns, given=self.columns):
+    def _warn_of_finding_columns(self) -> None:
+        """Name the findings that have no column, and the columns that may be findings of other names."""
+        fields = spelled(self._raw.columns, given=self.columns)
+        if "findings" in self.without or "findings" in fields:
             return
         there = finding_columns(self._raw.columns, self.findings)
         if lacking := [finding for finding in self.findings if finding not in there]:
             logger.warning("%s: has no column of %s: unknown on every image", self.name, ", ".join(lacking))
+        if unread := unread_marks(self._raw, {*fields.values(), *there.values()}):
+            logger.warning(
+                "%s: does not read %s: these columns of 0 and 1 are none of the findings; name those that are in "
+                "--findings",
+                self.name, ", ".join(unread),
+            )  # fmt: skip
 
     def _marked_findings(self) -> tuple[list[list[str]], list[list[str]]]:
         if not (columns := finding_columns(self._raw.columns, self.findings)):

@@ -3,14 +3,14 @@
 A column of names ("Mass|Nodule", a list, ClassLabels), or a column of 0 and 1 for each finding.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import SourceError
-from cxrfpn.data.sources.columns import letters
+from cxrfpn.data.sources.columns import NO_FINDING_SPELLINGS, letters
 from findings_cxrfpn import match_findings
 
 
@@ -51,6 +51,18 @@ def marked_findings(
             )
         present[finding], unknown[finding] = numbers == 1, empty | (numbers == -1)
     return _names(present), _names(unknown)
+
+
+def unread_marks(table: pd.DataFrame, columns_read: Collection[str]) -> list[str]:
+    """Return the columns that look like findings, with a 1 and else 0, -1 or empty cells, and are not read."""
+    unread = []
+    for column in table.columns:
+        if column in columns_read or letters(column) in NO_FINDING_SPELLINGS:
+            continue
+        numbers, empty = pd.to_numeric(table[column], errors="coerce"), table[column].str.strip() == ""
+        if (numbers == 1).any() and (numbers.isin((0, 1, -1)) | empty).all():
+            unread.append(column)
+    return unread
 
 
 def _names(marks: Mapping[str, pd.Series]) -> list[list[str]]:
