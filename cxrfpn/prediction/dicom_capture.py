@@ -88,6 +88,7 @@ def draw_capture(
         line += 10 if finding is answer.any_finding else 0
     line += 10
     write("Amber: score at or above its threshold. A score is no probability.", GREY, 14)
+    write("The call goes by limits of its own (conformal prediction), not by the threshold.", GREY, 14)
     for note in answer.notes:
         for row in textwrap.wrap(note, 72):
             write(row, AMBER, 14)
