@@ -1,23 +1,22 @@
 """What a pipeline takes and gives, whichever engine runs the network: a radiograph with its patient, and an answer."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .patient_cxrfpn import PATIENT_KEYS, Patient
-    from .thresholds_cxrfpn import Thresholds, sigmoid
+    from .thresholds_cxrfpn import FindingAnswer, Thresholds, sigmoid
 except ImportError:
     from patient_cxrfpn import PATIENT_KEYS, Patient
-    from thresholds_cxrfpn import Thresholds, sigmoid
+    from thresholds_cxrfpn import FindingAnswer, Thresholds, sigmoid
 
 logger = logging.getLogger(__name__)
 
 
-class Answer(list[dict[str, Any]]):
+class Answer(list[FindingAnswer]):
     """The findings of one radiograph, the highest score first: a list of mappings, and more as attributes.
 
     Args:
@@ -32,10 +31,10 @@ class Answer(list[dict[str, Any]]):
 
     def __init__(
         self,
-        findings: Iterable[dict[str, Any]] = (),
+        findings: Iterable[FindingAnswer] = (),
         notes: Iterable[str] = (),
         embedding: np.ndarray | None = None,
-        any_finding: dict[str, Any] | None = None,
+        any_finding: FindingAnswer | None = None,
         fit: float | None = None,
     ):
         super().__init__(findings)
@@ -48,13 +47,13 @@ class Answer(list[dict[str, Any]]):
         """Return the labels of the findings with this three-way call, the highest score first."""
         return [finding["label"] for finding in self if finding["call"] == call]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return `fit`, `any_finding`, `findings` and `notes`, without maps: ready for JSON."""
         plain = [{key: value for key, value in finding.items() if key != "map"} for finding in self]
         return {"fit": self.fit, "any_finding": self.any_finding, "findings": plain, "notes": self.notes}
 
 
-def split_input(inputs: Any) -> tuple[Any, Patient]:
+def split_input(inputs: object) -> tuple[object, Patient]:
     """Split what a pipeline takes, a radiograph or a mapping of it and its patient, into the two.
 
     Keys that mean nothing here are named once in a warning.
@@ -70,7 +69,7 @@ def split_input(inputs: Any) -> tuple[Any, Patient]:
     return known["image"], Patient(**{key: known.get(key) for key in PATIENT_KEYS})
 
 
-def _fields(inputs: Any) -> dict[str, Any]:
+def _fields(inputs: object) -> dict[Hashable, object]:
     """Name what an input says: a mapping, or a row of pandas, as it is, and anything else as an image."""
     if hasattr(inputs, "_asdict"):  # a row of itertuples
         inputs = {key: value for key, value in inputs._asdict().items() if key != "Index"}
@@ -115,7 +114,7 @@ def make_answer(
     answers = []
     for index, (label, logit) in enumerate(zip(findings, logits, strict=True)):
         score = sigmoid(logit)
-        finding = {
+        finding: FindingAnswer = {
             "label": label,
             "score": score,
             "probability": thresholds.probability(label, logit),
@@ -123,7 +122,9 @@ def make_answer(
             "positive": score >= chosen[label],
             "call": thresholds.call(label, score),
         }
-        answers.append(finding if maps is None else {**finding, "map": maps[index]})
+        if maps is not None:
+            finding["map"] = maps[index]
+        answers.append(finding)
     answers.sort(key=lambda finding: finding["score"], reverse=True)
     any_finding = thresholds.answer_any(dict(zip(findings, logits, strict=True)), operating_point)
     return Answer(answers, notes, embedding, any_finding, fit)

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, TypedDict, cast
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def limits_of(max_pixels: int) -> dict[str, int]:
 
 def decode_apart(
     data: bytes, name: str, least_side: int | None, max_pixels: int = MAX_PIXELS
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, object]]:
     """Decode the bytes of a file in a worker process.
 
     Safe to call from several threads. Workers start at the first call and are replaced when they die.
@@ -73,8 +73,15 @@ def decode_apart(
     Raises:
         RadiographError: the file cannot be decoded, ends its worker, or exceeds a limit of time or memory.
     """
-    options = {"name": name, "least_side": least_side, "max_pixels": max_pixels}
+    options: dict[str, str | int | None] = {"name": name, "least_side": least_side, "max_pixels": max_pixels}
     return _workers.decode(data, name, {"options": options, "limits": limits_of(max_pixels)})
+
+
+class Request(TypedDict):
+    """What a worker is asked: the arguments of `decode_fields`, and the limits of `limits_of`."""
+
+    options: dict[str, str | int | None]
+    limits: dict[str, int]
 
 
 class _BrokenError(Exception):
@@ -100,7 +107,7 @@ class _Worker:
                 self.stop()
                 raise OSError("the decoding process ends as it starts")
 
-    def decode(self, data: bytes, request: dict[str, Any]) -> tuple[np.ndarray | None, dict[str, Any]]:
+    def decode(self, data: bytes, request: Request) -> tuple[np.ndarray | None, dict[str, object]]:
         head = json.dumps(request).encode()
         try:
             with self._limit(WALL_PER_CPU * request["limits"]["cpu_seconds"]):
@@ -111,7 +118,7 @@ class _Worker:
         except (OSError, ValueError, EOFError, struct.error) as error:
             raise _BrokenError from error
 
-    def _answer(self) -> tuple[np.ndarray | None, dict[str, Any]]:
+    def _answer(self) -> tuple[np.ndarray | None, dict[str, object]]:
         (length,) = ANSWER.unpack(_read(self._answers, ANSWER.size))
         if length > MAX_JSON_BYTES:
             raise ValueError(length)
@@ -162,7 +169,7 @@ class _Workers:
         self.idle: list[_Worker] = []
         self.places = threading.BoundedSemaphore(MAX_WORKERS)
 
-    def decode(self, data: bytes, name: str, request: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    def decode(self, data: bytes, name: str, request: Request) -> tuple[np.ndarray, dict[str, object]]:
         with self.places:
             try:
                 worker = self._take()
@@ -234,7 +241,7 @@ if hasattr(os, "register_at_fork"):
 atexit.register(lambda: _workers.stop())
 
 
-def serve(decode: Callable[..., tuple[np.ndarray, dict[str, Any]]]) -> None:
+def serve(decode: Callable[..., tuple[np.ndarray, dict[str, object]]]) -> None:
     """Answer requests until there are no more. The worker's main function.
 
     Args:

@@ -1,14 +1,13 @@
 """The bits of a DICOM frame -> the values that they really hold, and which pixels are padding (PS3.5 8.1)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .dicom_tags_cxrfpn import whole
+    from .dicom_tags_cxrfpn import Header, whole
 except ImportError:
-    from dicom_tags_cxrfpn import whole
+    from dicom_tags_cxrfpn import Header, whole
 
 # Unsigned integers, as they are stored -> the values that they stand for.
 Reading = Callable[[np.ndarray], np.ndarray]
@@ -18,7 +17,7 @@ PROBE_ROWS = 64
 MUCH_SMOOTHER = 0.8
 
 
-def true_values(frame: np.ndarray, dataset: Any, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def true_values(frame: np.ndarray, dataset: Header, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """Interpret [H,W] integers, unused bits included, by the header or, where it cannot be right, by the pixels.
 
     Returns:
@@ -105,7 +104,7 @@ def _signed(raw: np.ndarray) -> np.ndarray:
     return raw.view(raw.dtype.str.replace("u", "i"))
 
 
-def _padding_limits(dataset: Any, allocated: int) -> tuple[int, int] | None:
+def _padding_limits(dataset: Header, allocated: int) -> tuple[int, int] | None:
     value = whole(dataset, "PixelPaddingValue")
     if value is None:
         return None

@@ -4,20 +4,19 @@ import io
 import re
 import warnings
 import zlib
-from typing import Any
 
 import numpy as np
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .dicom_header_cxrfpn import kind_notes, read_patient
-    from .dicom_tags_cxrfpn import text, whole
+    from .dicom_tags_cxrfpn import Header, text, whole
     from .dicom_values_cxrfpn import shown_values
     from .frames_cxrfpn import frame_values
     from .patient_cxrfpn import Patient, unique
     from .pixels_cxrfpn import RadiographError, check_size, grey_of_array, printable, stretch_to_8_bits
 except ImportError:
     from dicom_header_cxrfpn import kind_notes, read_patient
-    from dicom_tags_cxrfpn import text, whole
+    from dicom_tags_cxrfpn import Header, text, whole
     from dicom_values_cxrfpn import shown_values
     from frames_cxrfpn import frame_values
     from patient_cxrfpn import Patient, unique
@@ -64,7 +63,7 @@ def is_dicom(data: bytes, name: str) -> bool:
     return data[128:132] == b"DICM" or name.lower().endswith(DICOM_SUFFIXES) or BARE_DICOM.match(data) is not None
 
 
-def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
+def read_dicom(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, dict[str, object]]:
     """Read the bytes of a DICOM file.
 
     Returns:
@@ -107,7 +106,7 @@ def read_dicom_patient(data: bytes, name: str) -> Patient | None:
         return Patient()
 
 
-def _parse(data: bytes, name: str, most: int | None, **options: Any) -> Any:
+def _parse(data: bytes, name: str, most: int | None, **options: bool) -> Header:
     """Return pydicom's data set.
 
     Args:
@@ -131,7 +130,7 @@ def _parse(data: bytes, name: str, most: int | None, **options: Any) -> Any:
     return dataset
 
 
-def _complete(dataset: Any, name: str, max_pixels: int) -> None:
+def _complete(dataset: Header, name: str, max_pixels: int) -> None:
     """Refuse what holds no picture, or several; give the header what decoders need and writers leave out."""
     if "PixelData" not in dataset:
         kind = "is a DICOMDIR, the index of a folder" if "DirectoryRecordSequence" in dataset else "has no pixels"
@@ -157,7 +156,7 @@ def _complete(dataset: Any, name: str, max_pixels: int) -> None:
         dataset.PlanarConfiguration = int(whole(dataset, "PlanarConfiguration") == 1)
 
 
-def _grey(dataset: Any, name: str, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _grey(dataset: Header, name: str, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the pixels as a viewer would show them, [H,W] uint8, and what is to be noted of them."""
     photometric = text(dataset, "PhotometricInterpretation")
     frame = frame_values(dataset, name)
@@ -182,7 +181,7 @@ def _grey(dataset: Any, name: str, max_pixels: int) -> tuple[np.ndarray, tuple[s
     return pixels, shown.notes
 
 
-def _unwrap(dataset: Any) -> None:
+def _unwrap(dataset: Header) -> None:
     """Take the pixels of an encapsulated uncompressed file out of their capsule."""
     if dataset.file_meta.TransferSyntaxUID == ENCAPSULATED_UNCOMPRESSED:
         from pydicom.encaps import generate_frames

@@ -2,13 +2,12 @@
 
 import re
 from datetime import date
-from typing import Any
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .dicom_tags_cxrfpn import tag, text
+    from .dicom_tags_cxrfpn import Header, tag, text
     from .patient_cxrfpn import Patient, unique
 except ImportError:
-    from dicom_tags_cxrfpn import tag, text
+    from dicom_tags_cxrfpn import Header, tag, text
     from patient_cxrfpn import Patient, unique
 
 DATES = ("StudyDate", "AcquisitionDate", "ContentDate", "SeriesDate")
@@ -18,7 +17,7 @@ CHEST = re.compile(r"CHEST|THORAX|LUNG|RIB|CLAVIC|STERN|CXR|TORAX|WHOLE|UNKNOWN"
 DAYS_A_YEAR = 365.25
 
 
-def read_patient(dataset: Any) -> Patient:
+def read_patient(dataset: Header) -> Patient:
     """Return what a header says of the patient, unknown where it is silent or makes no sense.
 
     The age is PatientAge or, where that is empty or blanked, the time from birth to the study.
@@ -34,7 +33,7 @@ def read_patient(dataset: Any) -> Patient:
     return patient
 
 
-def kind_notes(dataset: Any) -> tuple[str, ...]:
+def kind_notes(dataset: Header) -> tuple[str, ...]:
     """Return notes on what is no radiograph of a chest, by its header."""
     modality, part = text(dataset, "Modality").upper(), text(dataset, "BodyPartExamined").upper()
     notes = []
@@ -45,14 +44,14 @@ def kind_notes(dataset: Any) -> tuple[str, ...]:
     return unique(notes)
 
 
-def _lenient(field: str, value: Any) -> Patient:
+def _lenient(field: str, value: str | float | None) -> Patient:
     try:
         return Patient(**{field: value})
     except ValueError:
         return Patient()
 
 
-def _age_by_dates(dataset: Any) -> float | None:
+def _age_by_dates(dataset: Header) -> float | None:
     birth = _date(text(dataset, "PatientBirthDate"))
     study = next((day for day in (_date(text(dataset, keyword)) for keyword in DATES) if day), None)
     # Anonymisers write the first of January 1900 or 1901 for any date.
@@ -70,12 +69,12 @@ def _date(written: str) -> date | None:
         return None
 
 
-def _coded_views(dataset: Any) -> list[str]:
+def _coded_views(dataset: Header) -> list[str]:
     """Return the meanings of the codes for the view (CID 4010), such as "postero-anterior" and "left lateral"."""
     return [text(item, "CodeMeaning") for item in tag(dataset, "ViewCodeSequence") or ()]
 
 
-def _view_by_orientation(dataset: Any) -> str | None:
+def _view_by_orientation(dataset: Header) -> str | None:
     """LATERAL where the rows of the picture run from back to front, or the other way."""
     orientation = tag(dataset, "PatientOrientation")
     return "LATERAL" if orientation is not None and str(next(iter(orientation), ""))[:1] in ("A", "P") else None

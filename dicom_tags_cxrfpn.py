@@ -1,14 +1,34 @@
 """Values of a DICOM header that may be broken: what cannot be read counts as absent."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 # Enhanced files keep what may change from frame to frame in sequences of their own (PS3.3 C.7.6.16).
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
-def tag(dataset: Any, keyword: str) -> Any:
+class Header(Protocol):
+    """What is used of a pydicom data set. pydicom is imported only where a DICOM file is decoded."""
+
+    file_meta: Any  # a data set of its own, whose elements are of many types
+    Rows: int
+    Columns: int
+    SamplesPerPixel: int
+    NumberOfFrames: int
+    BitsAllocated: int
+    BitsStored: int
+    PixelData: bytes
+
+    def get(self, keyword: str) -> Any:
+        """Return the value of an element, None where it is absent."""
+
+    def __contains__(self, keyword: str) -> bool: ...
+
+    def __delitem__(self, keyword: str) -> None: ...
+
+
+def tag(dataset: Header, keyword: str) -> Any:
     """Return an element's value from the data set or, of an enhanced file, its functional groups; None where empty."""
     for part in (dataset, *_functional_groups(dataset)):
         try:
@@ -20,7 +40,7 @@ def tag(dataset: Any, keyword: str) -> Any:
     return None
 
 
-def _functional_groups(dataset: Any) -> Iterator[Any]:
+def _functional_groups(dataset: Header) -> Iterator[Header]:
     for keyword in GROUPS:
         for group in _items(dataset, keyword)[:1]:
             for element in list(group):
@@ -28,14 +48,14 @@ def _functional_groups(dataset: Any) -> Iterator[Any]:
                     yield from element.value[:1]
 
 
-def _items(dataset: Any, keyword: str) -> list[Any]:
+def _items(dataset: Header, keyword: str) -> list[Iterable[Any]]:
     try:
         return list(dataset.get(keyword) or ())
     except Exception:
         return []
 
 
-def numbers(dataset: Any, keyword: str) -> list[float]:
+def numbers(dataset: Header, keyword: str) -> list[float]:
     """Return the numbers of an element, NaN for what is none; an empty list where it is absent."""
     value = tag(dataset, keyword)
     many = (
@@ -44,19 +64,19 @@ def numbers(dataset: Any, keyword: str) -> list[float]:
     return [_number(each) for each in many]
 
 
-def whole(dataset: Any, keyword: str, default: int | None = None) -> int | None:
+def whole(dataset: Header, keyword: str, default: int | None = None) -> int | None:
     """Return the first number of an element if it is whole."""
     number = next(iter(numbers(dataset, keyword)), math.nan)
     return int(number) if math.isfinite(number) and number == int(number) else default
 
 
-def text(dataset: Any, keyword: str) -> str:
+def text(dataset: Header, keyword: str) -> str:
     """Return an element as text, "" where it is absent or has several values."""
     value = tag(dataset, keyword)
     return str(value).strip("\0 ") if value is not None and not isinstance(value, list | tuple) else ""
 
 
-def _number(value: Any) -> float:
+def _number(value: str | float) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

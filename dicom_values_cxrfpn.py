@@ -6,16 +6,15 @@ meant as it stands, the pixels decide, and a note says so. Bone is bright in wha
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .dicom_bits_cxrfpn import true_values
-    from .dicom_tags_cxrfpn import numbers, tag, text, whole
+    from .dicom_tags_cxrfpn import Header, numbers, tag, text, whole
 except ImportError:
     from dicom_bits_cxrfpn import true_values
-    from dicom_tags_cxrfpn import numbers, tag, text, whole
+    from dicom_tags_cxrfpn import Header, numbers, tag, text, whole
 
 # Values [N] float64 -> values [N] float64.
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -39,7 +38,7 @@ class Shown:
     notes: tuple[str, ...]
 
 
-def shown_values(frame: np.ndarray, dataset: Any) -> Shown:
+def shown_values(frame: np.ndarray, dataset: Header) -> Shown:
     """Take a monochrome frame through its header as a viewer does.
 
     Args:
@@ -53,7 +52,7 @@ def shown_values(frame: np.ndarray, dataset: Any) -> Shown:
         return _shown_values(frame, dataset)
 
 
-def _shown_values(frame: np.ndarray, dataset: Any) -> Shown:
+def _shown_values(frame: np.ndarray, dataset: Header) -> Shown:
     notes: list[str] = []
     values, padding = true_values(frame, dataset, notes)
     seen = values if padding is None else values[~padding]
@@ -96,7 +95,9 @@ def _apply(transforms: list[Transform], values: np.ndarray, low: int, high: int)
     return np.roll(table, low % MOST_LEVELS)[places]
 
 
-def _transforms(dataset: Any, probe: np.ndarray, low: Any, high: Any, notes: list[str]) -> list[Transform]:
+def _transforms(
+    dataset: Header, probe: np.ndarray, low: np.integer, high: np.integer, notes: list[str]
+) -> list[Transform]:
     """Return the modality's and the value of interest's transform, each left out where it would change nothing."""
     found = []
     modality = _modality(dataset, float(low), float(high), notes)
@@ -120,7 +121,7 @@ def _shows(levels: np.ndarray) -> bool:
     return bool(inside.mean() >= LEAST_SHOWN and np.ptp(levels) > 0.005)
 
 
-def _modality(dataset: Any, low: float, high: float, notes: list[str]) -> Transform | None:
+def _modality(dataset: Header, low: float, high: float, notes: list[str]) -> Transform | None:
     for item in tag(dataset, "ModalityLUTSequence") or ():
         if table := _table(dataset, item, low, high):
             return table
@@ -132,7 +133,7 @@ def _modality(dataset: Any, low: float, high: float, notes: list[str]) -> Transf
     return None if (slope, intercept) == (1, 0) else lambda values: values * slope + intercept
 
 
-def _values_of_interest(dataset: Any, probe: np.ndarray) -> Iterator[Transform]:
+def _values_of_interest(dataset: Header, probe: np.ndarray) -> Iterator[Transform]:
     """Return the header's tables and windows in their order, those left out that no viewer can use."""
     low, high = float(probe.min()), float(probe.max())
     for item in tag(dataset, "VOILUTSequence") or ():
@@ -153,7 +154,7 @@ def _window(centre: float, width: float, function: str) -> Transform:
     return lambda values: ((values - (centre - 0.5)) / (width - 1) + 0.5).clip(0, 1)
 
 
-def _levelled(table: "_Table", item: Any) -> Transform:
+def _levelled(table: "_Table", item: Header) -> Transform:
     least, most = table.entries.min(), table.entries.max()
     return lambda values: (table(values) - least) / max(most - least, 1)
 
@@ -169,7 +170,7 @@ class _Table:
         return self.entries[np.rint(values - self.first).clip(0, len(self.entries) - 1).astype(np.int64)]
 
 
-def _table(dataset: Any, item: Any, low: float, high: float) -> _Table | None:
+def _table(dataset: Header, item: Header, low: float, high: float) -> _Table | None:
     """Read the look-up table of a sequence's item; None where it has no entries.
 
     Descriptor and entries come as 16-bit words, signed or not as the writer pleased; entries of 8 bits also two in a
@@ -199,7 +200,7 @@ def _table(dataset: Any, item: Any, low: float, high: float) -> _Table | None:
     return _Table(first, entries)
 
 
-def _is_little_endian(dataset: Any) -> bool:
+def _is_little_endian(dataset: Header) -> bool:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     return syntax is None or syntax.is_private or syntax.is_little_endian
 
@@ -212,7 +213,7 @@ def _rises(transforms: list[Transform], probe: np.ndarray) -> bool:
     return bool(ends[1] >= ends[0])
 
 
-def _is_inverted(dataset: Any, rises: bool, notes: list[str]) -> bool:
+def _is_inverted(dataset: Header, rises: bool, notes: list[str]) -> bool:
     """Whether black and white must change places for bone to be bright."""
     photometric, shape = text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape")
     is_inverted = photometric == "MONOCHROME1"

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from thresholds_cxrfpn import PackageError
 
@@ -25,9 +25,11 @@ FILE_NAME = "model.onnx"
 # The fastest first, with what each needs installed.
 LIBRARIES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
 BACKENDS = (AUTO, *LIBRARIES)
+# What an engine makes of a radiograph and its patient.
+Inputs = TypeVar("Inputs")
 
 
-class Engine(ABC):
+class Engine(ABC, Generic[Inputs]):
     """A model that answers radiographs, with any library for its network.
 
     Attributes:
@@ -45,11 +47,11 @@ class Engine(ABC):
     thresholds: Thresholds
 
     @abstractmethod
-    def read(self, image: Any, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
+    def read(self, image: object, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
         """Read a radiograph with as many pixels as the model needs; see `Preparation.read`."""
 
     @abstractmethod
-    def prepare(self, inputs: Any) -> Any:
+    def prepare(self, inputs: object) -> Inputs:
         """Make of a radiograph, or of a mapping of it and its patient, what `answer` takes. Safe in several threads.
 
         Raises:
@@ -59,7 +61,7 @@ class Engine(ABC):
     @abstractmethod
     def answer(
         self,
-        prepared: Sequence[Any],
+        prepared: Sequence[Inputs],
         operating_point: str | None = None,
         *,
         maps: bool = False,
@@ -90,7 +92,9 @@ class Engine(ABC):
     def package_file(self, name: str) -> Path | None:
         """Return the path of a file that lies beside the model; None where there is none."""
 
-    def __call__(self, inputs: Any, *, operating_point: str | None = None, maps: bool = False) -> Any:
+    def __call__(
+        self, inputs: object, *, operating_point: str | None = None, maps: bool = False
+    ) -> Answer | list[Answer]:
         """Answer one input, or a list of them in one batch."""
         if isinstance(inputs, list):
             prepared = [self.prepare(each) for each in inputs]

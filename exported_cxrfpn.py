@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from preparation_cxrfpn import Preparation
 from radiograph_cxrfpn import Radiograph
 from thresholds_cxrfpn import PackageError, Thresholds
 
-INPUTS, OUTPUTS = ("pixel_values", "patient"), ("logits", "probabilities", "maps", "embedding")
+INPUTS: tuple[Literal["pixel_values", "patient"], ...] = ("pixel_values", "patient")
+OUTPUTS = ("logits", "probabilities", "maps", "embedding")
 # Keys of the metadata, beside those named as a package's files: what a package says is all in the file.
 FINDINGS_KEY, DIGEST_KEY, MADE_FROM_KEY = "findings", "weights_digest", "made_from"
 NEEDED_KEYS = (FINDINGS_KEY, THRESHOLDS, PROCESSOR)
@@ -81,11 +82,11 @@ class ExportedEngine(Engine):
             calibrated), `maps` [B,F,h,w] of 0..1, `embedding` [B,E].
         """
 
-    def read(self, image: Any, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
+    def read(self, image: object, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
         """See `Engine.read`."""
         return self.preparation.read(image, name, max_pixels or MAX_PIXELS)
 
-    def prepare(self, inputs: Any) -> Prepared:
+    def prepare(self, inputs: object) -> Prepared:
         """See `Engine.prepare`."""
         image, patient = split_input(inputs)
         radiograph = self.read(image)

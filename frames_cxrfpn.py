@@ -3,16 +3,15 @@
 import struct
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
-    from .dicom_tags_cxrfpn import text
+    from .dicom_tags_cxrfpn import Header, text
     from .pixels_cxrfpn import RadiographError
     from .structure_cxrfpn import bounded
 except ImportError:
-    from dicom_tags_cxrfpn import text
+    from dicom_tags_cxrfpn import Header, text
     from pixels_cxrfpn import RadiographError
     from structure_cxrfpn import bounded
 
@@ -57,7 +56,7 @@ class Codestream:
     tiles: int = 1
 
 
-def frame_values(dataset: Any, name: str) -> np.ndarray:
+def frame_values(dataset: Header, name: str) -> np.ndarray:
     """Decode the only frame of a data set.
 
     A compressed frame is checked against the header first, since decoders make room for what the frame says.
@@ -103,7 +102,7 @@ def frame_values(dataset: Any, name: str) -> np.ndarray:
         ) from None
 
 
-def _check_length(dataset: Any, colours: str, name: str) -> None:
+def _check_length(dataset: Header, colours: str, name: str) -> None:
     bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
     expected = -(-bits // 8) * 2 // 3 if colours == "YBR_FULL_422" else -(-bits // 8)
     if (there := len(dataset.PixelData)) < expected:
@@ -131,7 +130,7 @@ def _decode_12_bit_jpeg(frame: bytes, rows: int, columns: int) -> np.ndarray:
     return np.frombuffer(data, "<u2").reshape(rows, columns)
 
 
-def _keep_one_frame(dataset: Any, name: str) -> bytes:
+def _keep_one_frame(dataset: Header, name: str) -> bytes:
     """Return the first frame, and leave no other to decode."""
     from pydicom.encaps import encapsulate, generate_frames
 
@@ -145,7 +144,7 @@ def _keep_one_frame(dataset: Any, name: str) -> bytes:
     return frame
 
 
-def _check_frame(frame: bytes, dataset: Any, name: str) -> None:
+def _check_frame(frame: bytes, dataset: Header, name: str) -> None:
     said = read_codestream(frame)
     if said is None:
         raise RadiographError(f"{name}: its compressed pixels do not say their size; save it uncompressed")

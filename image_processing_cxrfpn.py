@@ -59,17 +59,17 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         """What this processor does to a radiograph, without torch."""
         return Preparation.from_settings(self.to_dict())
 
-    def read(self, image: Any, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    def read(self, image: object, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Radiograph:
         """Read a radiograph with as many pixels as this processor needs; see `Preparation.read`."""
         return self.preparation.read(image, name, max_pixels)
 
-    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[object]:
         """One image, a list of them, or an array or tensor with a batch dimension -> a list."""
         if isinstance(images, list | tuple):
             return list(images)
         return list(images) if getattr(images, "ndim", 0) == 4 else [images]
 
-    def process_image(self, image: Any, **settings: Any) -> Tensor:
+    def process_image(self, image: object, **settings: object) -> Tensor:
         """Turn anything that `read` reads into [1,H,W] uint8 pixels of the central crop, resized if `do_resize`.
 
         Args:
@@ -90,9 +90,9 @@ class CxrFpnImageProcessor(TorchvisionBackend):
         do_normalize: bool,
         image_mean: tuple[float, ...],
         image_std: tuple[float, ...],
-        return_tensors: Any = None,
-        device: Any = None,
-        **others: Any,
+        return_tensors: str | None = None,
+        device: torch.device | str | None = None,
+        **others: object,
     ) -> BatchFeature:
         if refused := [name for name in ("do_center_crop", "do_pad") if others.get(name)]:
             raise ValueError(f"this processor has no {refused[0]}: crop_fraction says what the centre crop keeps")

@@ -8,10 +8,9 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from transformers import pipeline
 from transformers.utils import logging
@@ -95,14 +94,14 @@ def _locate(model: str, needed: tuple[str, ...], trust_remote_code: bool = False
     return package
 
 
-def _read_json(model: str, file: str, content: bytes) -> Any:
+def _read_json(model: str, file: str, content: bytes) -> object:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{model}: {file} is not JSON ({error}); copy the whole package again") from None
 
 
-def _check_settings(model: str, file: str, settings: Any) -> None:
+def _check_settings(model: str, file: str, settings: object) -> None:
     """Refuse JSON that names code or weights elsewhere."""
     if not isinstance(settings, dict):
         raise PackageError(f"{model}: {file} is no mapping; copy the whole package again")
@@ -120,7 +119,7 @@ def _check_settings(model: str, file: str, settings: Any) -> None:
         raise PackageError(f"{model}: {file} says that its weights are quantised; use the package in floating point")
 
 
-def _module_names(settings: dict[str, Any]) -> Iterator[str]:
+def _module_names(settings: Mapping[str, object]) -> Iterator[str]:
     """Every text under the keys by which transformers finds modules."""
     waiting = [settings.get(key) for key in ("auto_map", "custom_pipelines")]
     while waiting:

@@ -4,7 +4,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +123,7 @@ class CxrFpnForImageClassification(CxrFpnPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-    ) -> CxrFpnOutput | tuple[Any, ...]:
+    ) -> CxrFpnOutput | tuple[Tensor, ...]:
         """Score radiographs.
 
         Args:

@@ -7,8 +7,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Any
 
 CONFIG, PROCESSOR, WEIGHTS, THRESHOLDS = (
     "config.json", "preprocessor_config.json", "model.safetensors", "thresholds.json",
@@ -29,10 +29,10 @@ class Package:
 
     source: str
     revision: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def locate(cls, source: Any, revision: str | None = None, **options: Any) -> "Package":
+    def locate(cls, source: str | PathLike[str], revision: str | None = None, **options: object) -> "Package":
         """Find a package as `from_pretrained` does, from its arguments; those about other things are left alone."""
         from transformers.utils.hub import resolve_revision
 
@@ -61,7 +61,7 @@ class Package:
         return {name: path.read_bytes() for name, path in paths.items() if path is not None}
 
 
-def weights_digest(tensors: Mapping[str, Any]) -> str | None:
+def weights_digest(tensors: Mapping[str, object]) -> str | None:
     """Return a sha256 that identifies weights: the same in memory and on disk, in half and in single precision.
 
     Every tensor counts by its name, shape and values, in the order of the names. Floating-point values are rounded to

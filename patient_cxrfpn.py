@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 # The order of the patient vector, which the released weights expect. `Patient` names its fields in the order in which
 # people write them.
@@ -41,6 +41,14 @@ _OBLIQUE_WORDS = frozenset(("oblique", "obl", "lao", "rao", "lpo", "rpo"))
 _EITHER_WORDS = frozenset(
     ("frontal", "lld", "rld", "decubitus", "lordotic", "axial", "other", "supine", "erect", "costal")
 )
+
+
+class PatientValues(TypedDict, total=False):
+    """Any of age in years, sex and view position as a mapping, None where unknown."""
+
+    age: float | None
+    sex: str | None
+    view_position: str | None
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,9 @@ class Patient:
         object.__setattr__(merged, "notes", unique(self.notes + other.notes + merged.notes))
         return merged
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> PatientValues:
         """Return {"age": ..., "sex": ..., "view_position": ...}."""
-        return {key: getattr(self, key) for key in PATIENT_KEYS}
+        return {"age": self.age, "sex": self.sex, "view_position": self.view_position}
 
 
 def unique(notes: Iterable[str]) -> tuple[str, ...]:
@@ -100,7 +108,7 @@ def unique(notes: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a value as lower-case text, "" for all that stands for unknown."""
     if value is None:
         return ""
@@ -108,7 +116,7 @@ def _text(value: Any) -> str:
     return "" if text in _UNKNOWN else text
 
 
-def _read_age(value: Any, notes: list[str]) -> float | None:
+def _read_age(value: object, notes: list[str]) -> float | None:
     text = _text(value)
     if not text or _BLANKED_AGE.fullmatch(text):
         return None
@@ -125,14 +133,14 @@ def _read_age(value: Any, notes: list[str]) -> float | None:
     return years
 
 
-def _read_sex(value: Any) -> str | None:
+def _read_sex(value: object) -> str | None:
     text = _text(value)
     if text and text not in _SEXES:
         raise ValueError(f"sex {_shown(value)} is none of {', '.join(SEXES)}; leave it out if it is unknown")
     return _SEXES.get(text)
 
 
-def _read_view(value: Any, notes: list[str]) -> str | None:
+def _read_view(value: object, notes: list[str]) -> str | None:
     text = re.sub(r"[\s_/,.-]+", " ", _text(value)).strip()
     if not text:
         return None

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -23,6 +23,15 @@ except ImportError:
     from thresholds_cxrfpn import PackageError, Thresholds, ThresholdsError
 
 logger = logging.get_logger(__name__)
+
+
+class TensorInputs(TypedDict):
+    """What the network takes of one radiograph, pixel_values [1,3,H,W] and patient [1,3], and what is noted of it."""
+
+    pixel_values: torch.Tensor
+    patient: torch.Tensor
+    notes: tuple[str, ...]
+    fit: float
 
 
 class ChestXrayFindingsPipeline(Pipeline):
@@ -53,7 +62,7 @@ class ChestXrayFindingsPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
         self.model.eval().to(memory_format=torch.channels_last)
         self.thresholds = self._read_thresholds()
@@ -64,7 +73,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         operating_point: str | None = None,
         maps: bool | None = None,
         embedding: bool | None = None,
-        **unknown: Any,
+        **unknown: object,
     ) -> tuple[dict, dict, dict]:
         if unknown:
             raise TypeError(
@@ -74,7 +83,7 @@ class ChestXrayFindingsPipeline(Pipeline):
         forward = {name: value for name, value in asked.items() if value is not None}
         return {}, forward, {} if operating_point is None else {"operating_point": operating_point}
 
-    def preprocess(self, inputs: Any) -> dict[str, Any]:
+    def preprocess(self, inputs: object) -> TensorInputs:
         """Read a radiograph, or a mapping of it and its patient: pixel_values [1,3,H,W], patient [1,3], notes, fit."""
         image, patient = split_input(inputs)
         radiograph = self.image_processor.read(image)

@@ -57,7 +57,7 @@ class Preparation:
             std=tuple(settings["image_std"]) if normalises else (1.0,) * 3,
         )
 
-    def read(self, image: Any, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    def read(self, image: object, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Radiograph:
         """Read a radiograph with as many pixels as are needed; a `Radiograph` is given back as it is.
 
         Args:

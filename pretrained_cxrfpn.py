@@ -105,7 +105,7 @@ class CxrFpnPreTrainedModel(PreTrainedModel):
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         push_to_hub: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Save a whole package as transformers does: weights and configuration, and what any pipeline needs with them.
 

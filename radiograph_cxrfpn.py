@@ -83,7 +83,7 @@ class Radiograph:
 
 
 def read_radiograph(
-    source: Any, name: str | None = None, least_side: int | None = None, max_pixels: int = MAX_PIXELS
+    source: object, name: str | None = None, least_side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Radiograph:
     """Read a radiograph of any kind as 8-bit grey, stretched over the range that its pixels really take.
 
@@ -122,7 +122,9 @@ def read_radiograph(
     return Radiograph(pixels, **others)
 
 
-def decode_fields(data: bytes, name: str, least_side: int | None, max_pixels: int) -> tuple[np.ndarray, dict[str, Any]]:
+def decode_fields(
+    data: bytes, name: str, least_side: int | None, max_pixels: int
+) -> tuple[np.ndarray, dict[str, object]]:
     """Decode a file in this process, even if that ends it; the worker's half of `read_radiograph`.
 
     Returns:
@@ -172,7 +174,7 @@ def resize_to_square(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _read_bytes(source: Any, name: str | None) -> tuple[str, bytes]:
+def _read_bytes(source: object, name: str | None) -> tuple[str, bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
         return printable(name or "image"), bytes(source)
     if hasattr(source, "read"):

@@ -1,8 +1,10 @@
 """thresholds.json: the operating points of a package, and what its calibration makes of a score."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 try:  # inside a package made by transformers (from_pretrained); beside the scripts, the plain name
     from .errors_cxrfpn import CxrFpnError
@@ -10,6 +12,9 @@ try:  # inside a package made by transformers (from_pretrained); beside the scri
 except ImportError:
     from errors_cxrfpn import CxrFpnError
     from findings_cxrfpn import FINDINGS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLAT_OPERATING_POINT = "thresholds"
 # What the answer to "is anything there?" is called, beside the findings.
@@ -34,6 +39,68 @@ class ThresholdsError(PackageError):
     """Raised when a thresholds.json cannot be used."""
 
 
+class FindingAnswer(TypedDict):
+    """What a model says of one finding of one radiograph: score, probability and threshold in 0..1."""
+
+    label: str
+    score: float
+    probability: float | None
+    threshold: float
+    positive: bool
+    call: str | None
+    map: NotRequired[np.ndarray]  # [h,w] of 0..1
+
+
+class FittedOn(TypedDict, total=False):
+    """What thresholds and calibration were fitted on."""
+
+    dataset: str
+    split: str
+    images: int
+    patients: int
+    positives: dict[str, int]
+    known: dict[str, int]
+    positive_patients: dict[str, int]
+    minimum_precision: float
+    pixels: dict[str, int | None]
+    weights_digest: str | None
+    any_finding: dict[str, int]
+
+
+class ChosenBy(TypedDict, total=False):
+    """How the default operating point was chosen."""
+
+    rule: str
+    macro_f1: dict[str, float | None]
+
+
+class AnyFindingFit(TypedDict, total=False):
+    """The thresholds of any finding at each operating point, and its calibration."""
+
+    thresholds: dict[str, float]
+    calibration: dict[str, float]
+
+
+class ConformalFit(TypedDict, total=False):
+    """The limits of three-way calls: {finding: {"present_from", "absent_up_to"}}."""
+
+    guarantee: float
+    limits: dict[str, dict[str, float]]
+
+
+class ThresholdsContent(TypedDict, total=False):
+    """thresholds.json in its full form."""
+
+    default: str
+    default_chosen_by: ChosenBy
+    fitted_on: FittedOn
+    operating_points: dict[str, dict[str, float]]
+    marked: dict[str, dict[str, str]]
+    calibration: dict[str, dict[str, float]]
+    any_finding: AnyFindingFit
+    conformal: ConformalFit
+
+
 class Thresholds:
     """The operating points of a package, and what its calibration makes of a score.
 
@@ -45,18 +112,21 @@ class Thresholds:
         ThresholdsError: a finding missing or unknown, a threshold outside 0..1, or a calibration that is no number.
     """
 
-    def __init__(self, content: Mapping[str, Any], findings: Sequence[str] = FINDINGS):
+    def __init__(self, content: ThresholdsContent | Mapping[str, float], findings: Sequence[str] = FINDINGS):
         _check_form(content)
-        if "operating_points" not in content:
-            content = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: content}}
-        self.operating_points: dict[str, dict[str, float]] = content["operating_points"]
-        self.default: str = content.get("default") or next(iter(self.operating_points))
-        self.fitted_on: dict[str, Any] = content.get("fitted_on") or {}
-        self.default_chosen_by: dict[str, Any] = content.get("default_chosen_by") or {}
-        self.marked: dict[str, dict[str, str]] = content.get("marked") or {}
-        self.calibration: dict[str, dict[str, float]] = content.get("calibration") or {}
-        self.any_finding: dict[str, Any] = content.get(ANY_FINDING) or {}
-        self.conformal: dict[str, Any] = content.get("conformal") or {}
+        if "operating_points" in content:
+            full = cast(ThresholdsContent, content)
+        else:
+            flat = cast(dict[str, float], content)
+            full = {"default": FLAT_OPERATING_POINT, "operating_points": {FLAT_OPERATING_POINT: flat}}
+        self.operating_points = full["operating_points"]
+        self.default = full.get("default") or next(iter(self.operating_points))
+        self.fitted_on: FittedOn = full.get("fitted_on") or {}
+        self.default_chosen_by: ChosenBy = full.get("default_chosen_by") or {}
+        self.marked: dict[str, dict[str, str]] = full.get("marked") or {}
+        self.calibration: dict[str, dict[str, float]] = full.get("calibration") or {}
+        self.any_finding: AnyFindingFit = full.get("any_finding") or {}
+        self.conformal: ConformalFit = full.get("conformal") or {}
         if self.default not in self.operating_points:
             raise ThresholdsError(f"thresholds.json: the default operating point {self.default!r} is not in the file")
         for name, thresholds in self.operating_points.items():
@@ -94,7 +164,7 @@ class Thresholds:
             return UNCERTAIN
         return PRESENT if may_be_present else ABSENT
 
-    def answer_any(self, logits: Mapping[str, float], operating_point: str | None = None) -> dict[str, Any] | None:
+    def answer_any(self, logits: Mapping[str, float], operating_point: str | None = None) -> FindingAnswer | None:
         """Answer whether a radiograph has any of the findings, in the form of a finding's answer.
 
         The score is the chance that at least one is there if each were there independently: 1 - (1 - p1)(1 - p2)...
@@ -141,8 +211,8 @@ class Thresholds:
         if not self.conformal:
             return
         limits = self.conformal.get("limits")
-        guarantee: Any = self.conformal.get("guarantee")
-        if not isinstance(limits, Mapping) or not _is_number(guarantee) or not 0 < guarantee < 1:
+        guarantee = self.conformal.get("guarantee")
+        if not isinstance(limits, Mapping) or guarantee is None or not _is_number(guarantee) or not 0 < guarantee < 1:
             raise ThresholdsError("thresholds.json: conformal lacks guarantee or limits; write it again with score.py")
         for finding, pair in limits.items():
             if finding not in (*findings, ANY_FINDING) or not isinstance(pair, Mapping) or set(pair) != set(LIMITS):
@@ -162,7 +232,7 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
-def _check_form(content: Any) -> None:
+def _check_form(content: object) -> None:
     """Whether thresholds.json holds mappings where it has to."""
     if not isinstance(content, Mapping) or not content:
         raise ThresholdsError("thresholds.json: is no mapping of findings to thresholds; write it again with score.py")
@@ -173,8 +243,8 @@ def _check_form(content: Any) -> None:
         raise ThresholdsError("thresholds.json: names no operating point; write it again with score.py")
 
 
-def _check_calibration(finding: str, fit: Any, findings: Sequence[str]) -> None:
-    numbers: list[Any] = [fit.get(key) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
+def _check_calibration(finding: str, fit: object, findings: Sequence[str]) -> None:
+    numbers = [fit.get(key, math.nan) for key in ("slope", "intercept")] if isinstance(fit, Mapping) else []
     known = finding in findings and numbers
     if not known or not all(_is_number(each) and abs(each) <= LARGEST_COEFFICIENT for each in numbers):
         raise ThresholdsError(
@@ -203,5 +273,5 @@ def _check_range(where: str, thresholds: Mapping[str, float]) -> None:
             raise ThresholdsError(f"{where} has {threshold!r} for {name}; a threshold lies in 0 to 1")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

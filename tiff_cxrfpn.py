@@ -1,7 +1,6 @@
 """What Pillow leaves out of a TIFF: which end of the values is black, and whether they are signed."""
 
 import struct
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,5 +51,6 @@ def true_range(values: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def _tag(image: Image.Image, number: int) -> int | None:
-    value: Any = getattr(image, "tag_v2", {}).get(number)
-    return value[0] if isinstance(value, tuple) and value else value
+    value = getattr(image, "tag_v2", {}).get(number)
+    first = value[0] if isinstance(value, tuple) and value else value
+    return first if isinstance(first, int) else None

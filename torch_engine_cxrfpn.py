@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from answer_cxrfpn import Answer
 from engine_cxrfpn import Engine
-from pipeline_cxrfpn import ChestXrayFindingsPipeline, uses_bf16
+from pipeline_cxrfpn import ChestXrayFindingsPipeline, TensorInputs, uses_bf16
 from pixels_cxrfpn import MAX_PIXELS
 from radiograph_cxrfpn import Radiograph
 
 
-class TorchEngine(Engine):
+class TorchEngine(Engine[TensorInputs]):
     """The engine that every package has: its own network.
 
     Args:
@@ -34,30 +33,34 @@ class TorchEngine(Engine):
         """The precision in which convolutions are computed."""
         return "bf16" if uses_bf16(self.pipe.device, self.pipe.model.dtype) else "fp32"
 
-    def read(self, image: Any, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
+    def read(self, image: object, name: str | None = None, max_pixels: int | None = None) -> Radiograph:
         """See `Engine.read`."""
         return self.pipe.image_processor.read(image, name, max_pixels or MAX_PIXELS)
 
-    def prepare(self, inputs: Any) -> dict[str, Any]:
+    def prepare(self, inputs: object) -> TensorInputs:
         """See `Engine.prepare`."""
         return self.pipe.preprocess(inputs)
 
     def answer(
         self,
-        prepared: Sequence[dict[str, Any]],
+        prepared: Sequence[TensorInputs],
         operating_point: str | None = None,
         *,
         maps: bool = False,
         embeddings: bool = False,
     ) -> list[Answer]:
         """See `Engine.answer`."""
-        inputs = {name: torch.cat([each[name] for each in prepared]) for name in ("pixel_values", "patient")}
+        inputs = {
+            "pixel_values": torch.cat([each["pixel_values"] for each in prepared]),
+            "patient": torch.cat([each["patient"] for each in prepared]),
+        }
         outputs = self.pipe.forward(inputs, maps=maps, embedding=embeddings)
         tensors = {name: outputs[name] for name in ("logits", "maps", "embedding") if name in outputs}
         return [
             self.pipe.postprocess(
                 {
-                    **{name: each[name] for name in ("notes", "fit")},
+                    "notes": each["notes"],
+                    "fit": each["fit"],
                     **{name: tensor[index, None] for name, tensor in tensors.items()},
                 },
                 operating_point,

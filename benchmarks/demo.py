@@ -8,13 +8,14 @@ from benchmarks.ratio import Row, time_ratio
 from demo.reading import Reader
 from demo.uploads import read_upload
 from engine_cxrfpn import load_engine
+from patient_cxrfpn import PatientValues
 
 
 def measure() -> list[Row]:
     """Time the demo on a PNG of 1024 x 1024 pixels: checks, gate, maps and pictures beside the engine alone."""
     engine = load_engine(MODEL)
     reader = Reader(engine)
-    patient = {"age": 63, "sex": "F", "view_position": "PA"}
+    patient: PatientValues = {"age": 63, "sex": "F", "view_position": "PA"}
     with tempfile.TemporaryDirectory() as folder:
         path = write_drawing(Path(folder) / "drawing.png", 0)
 

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from pixels_cxrfpn import printable
 
@@ -26,7 +26,7 @@ def text_of(cell: str) -> str:
     return _ESCAPED.sub(r"\1", cell)
 
 
-def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file. All text is quoted and escaped; numbers are written as they are."""
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import gradio as gr
 
@@ -10,10 +10,12 @@ from answer_cxrfpn import Answer
 from demo.batch import read_rows
 from demo.reading import UNKNOWN, Reader
 from demo.uploads import Batch, clean_name, read_upload
-from patient_cxrfpn import SEXES, VIEW_POSITIONS, Patient
+from patient_cxrfpn import SEXES, VIEW_POSITIONS, Patient, PatientValues
+
+T = TypeVar("T")
 
 
-def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
+def add_endpoints(reader: Reader, limits: Mapping[str, Mapping[str, str | int]]) -> None:
     """Add both endpoints to the page that is being built.
 
     They use components that are never shown: through them gradio checks that a file is an upload, and describes the
@@ -30,7 +32,7 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
         sex: str = UNKNOWN,
         view_position: str = UNKNOWN,
         operating_point: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return the findings of one radiograph (PNG, JPEG, WebP, TIFF, BMP or DICOM), the highest score first.
 
         Age, sex and view position that are left out are read from a DICOM header, where there is one.
@@ -43,7 +45,7 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
             raise gr.Error(str(error), print_exception=False) from None
         return {"image": name, "patient": reading.patient, **_answer(reading.findings, reading.is_chest)}
 
-    def predict_batch(images: list[str], operating_point: str | None = None) -> list[dict[str, Any]]:
+    def predict_batch(images: list[str], operating_point: str | None = None) -> list[dict[str, object]]:
         """Return the findings of up to 200 radiographs, or zips of them; an error for a file that cannot be used."""
         try:
             reader.engine.thresholds.at(operating_point or None)  # refused once, not in every row
@@ -73,24 +75,29 @@ def add_endpoints(reader: Reader, limits: Mapping[str, Any]) -> None:
     )
 
 
-def _given(upload: Any) -> Any:
+def _given(upload: T) -> T:
     if not upload:
         raise ValueError("there is no file in the request; upload one first")
     return upload
 
 
-def _known(age: float | None, sex: str, view_position: str) -> dict[str, Any]:
+def _known(age: float | None, sex: str, view_position: str) -> PatientValues:
     """Return what the caller says of the patient; the file's header is asked for the rest.
 
     Raises:
         ValueError: an impossible age. In a file it counts as unknown, but whoever sends one can correct it.
     """
-    given: dict[str, Any] = {"age": age, "sex": sex, "view_position": view_position}
-    known = {key: value for key, value in given.items() if value not in (None, UNKNOWN)}
+    known: PatientValues = {}
+    if age is not None:
+        known["age"] = age
+    if sex not in (None, UNKNOWN):
+        known["sex"] = sex
+    if view_position not in (None, UNKNOWN):
+        known["view_position"] = view_position
     if notes := Patient(**known).notes:
         raise ValueError(notes[0])
     return known
 
 
-def _answer(findings: Answer, is_chest: bool) -> dict[str, Any]:
+def _answer(findings: Answer, is_chest: bool) -> dict[str, object]:
     return {"looks_like_a_chest_radiograph": is_chest, **findings.to_dict()}

@@ -3,13 +3,16 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio.processing_utils import save_base64_to_cache
 from gradio.utils import get_upload_folder
 
 from demo.uploads import MAX_FILES
+
+if TYPE_CHECKING:
+    from mcp.types import TextContent
 
 # The arguments of the endpoints that are files: one, and a list of them.
 FILE, FILES = "image", "images"
@@ -55,7 +58,7 @@ def connect(page: gr.Blocks, host: str, port: int) -> None:
     tools.postprocess_output_data = lambda answers, _: [_as_text(answer) for answer in answers]
 
 
-def take_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def take_files(arguments: Mapping[str, object]) -> dict[str, object]:
     """Write the files of a tool's arguments down, and return the arguments with what stands for them.
 
     Raises:
@@ -65,17 +68,17 @@ def take_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if FILE in taken:
         taken[FILE] = _take(taken[FILE])
     if FILES in taken:
-        files = taken[FILES] if isinstance(taken[FILES], list) else [taken[FILES]]
-        taken[FILES] = [_take(file) for file in files]
+        files = taken[FILES]
+        taken[FILES] = [_take(file) for file in (files if isinstance(files, list) else [files])]
     if nested := [key for key in taken if key not in (FILE, FILES) and isinstance(taken[key], (dict, list))]:
         raise ValueError(f"{', '.join(nested)}: give a single value")
     return taken
 
 
-def _with_files(get_schema: Callable[..., tuple[dict[str, Any], list]]) -> Callable[..., tuple[dict[str, Any], list]]:
+def _with_files(get_schema: Callable[..., tuple[dict[str, dict], list]]) -> Callable[..., tuple[dict[str, dict], list]]:
     """Describe files as `take_files` takes them; gradio asks for an address, and its schema of a list is broken."""
 
-    def get_schema_with_files(*arguments: Any) -> tuple[dict[str, Any], list]:
+    def get_schema_with_files(*arguments: object) -> tuple[dict[str, dict], list]:
         schema, positions = get_schema(*arguments)
         schema["properties"] |= {name: form for name, form in SCHEMAS.items() if name in schema["properties"]}
         return schema, positions
@@ -83,14 +86,14 @@ def _with_files(get_schema: Callable[..., tuple[dict[str, Any], list]]) -> Calla
     return get_schema_with_files
 
 
-def _as_text(answer: Any) -> Any:
+def _as_text(answer: object) -> "TextContent":
     """Return an answer as a text of JSON; gradio would write it as Python does."""
     from mcp.types import TextContent
 
     return TextContent(type="text", text=json.dumps(answer))
 
 
-def _take(file: Any) -> dict[str, Any]:
+def _take(file: object) -> dict[str, object]:
     if not isinstance(file, str) or not file.startswith("data:"):
         raise ValueError("give a file by its content, as a data: URL in base64; neither paths nor addresses are read")
     return {"path": save_base64_to_cache(file, get_upload_folder()), "meta": {"_type": "gradio.FileData"}}

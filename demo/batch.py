@@ -1,15 +1,24 @@
 """Read many uploads, one after the other; one that cannot be read is a row that says why."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TypedDict
 
+from answer_cxrfpn import Answer
 from demo.reading import Reader
 from demo.uploads import Upload
 
 
-def read_rows(
-    reader: Reader, uploads: Iterable[Upload], operating_point: str | None = None
-) -> Iterator[dict[str, Any]]:
+class BatchRow(TypedDict, total=False):
+    """What came of one file of many: its findings, or the error that says why there are none."""
+
+    name: str
+    findings: Answer
+    is_chest: bool
+    notes: list[str]
+    error: str
+
+
+def read_rows(reader: Reader, uploads: Iterable[Upload], operating_point: str | None = None) -> Iterator[BatchRow]:
     """Read files and the members of zips. Age, sex and view position are those of a file's own header.
 
     Args:
@@ -26,7 +35,7 @@ def read_rows(
         yield _row(reader, upload, operating_point)
 
 
-def _row(reader: Reader, upload: Upload, operating_point: str | None) -> dict[str, Any]:
+def _row(reader: Reader, upload: Upload, operating_point: str | None) -> BatchRow:
     if upload.error is not None:
         return {"name": upload.name, "error": upload.error}
     try:

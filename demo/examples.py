@@ -6,16 +6,26 @@ import io
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
+
+from patient_cxrfpn import PatientValues
 
 FOLDER = Path(__file__).with_name("examples")
 
 
+class Example(PatientValues):
+    """A synthetic radiograph: its file and sha256, its title, its patient, and the findings drawn into it."""
+
+    file: str
+    title: str
+    findings: list[str]
+    sha256: str
+
+
 @cache
-def load_examples() -> list[dict[str, Any]]:
-    """Return examples.json: for each `{"file", "title", "age", "sex", "view_position", "findings", "sha256"}`."""
+def load_examples() -> list[Example]:
+    """Return examples.json."""
     return json.loads((FOLDER / "examples.json").read_text())
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from copy import copy
-from typing import Any
 
 import gradio as gr
 from gradio.routes import file_upload_statuses
@@ -25,15 +24,15 @@ class _Forgetful(SessionState):
 
     def __init__(self, blocks: gr.Blocks):
         self.blocks_config = copy(blocks.default_config)
-        self.config_values: dict[int, Any] = {}
-        self.state_data: dict[int, Any] = {}
-        self._state_ttl: dict[int, Any] = {}
+        self.config_values: dict[int, object] = {}
+        self.state_data: dict[int, object] = {}
+        self._state_ttl: dict[int, object] = {}
         self.is_closed = False
 
     def _update_config(self, key: int) -> None:
         pass
 
-    def _update_value_in_config(self, key: int, value: Any) -> None:
+    def _update_value_in_config(self, key: int, value: object) -> None:
         pass
 
 

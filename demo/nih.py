@@ -5,14 +5,13 @@ import random
 import threading
 from collections import OrderedDict
 from hashlib import sha256
-from typing import Any
 
 import httpx
 from huggingface_hub import is_offline_mode
 
 from demo.uploads import MAX_FILE_BYTES, Upload
 from errors_cxrfpn import CxrFpnError
-from patient_cxrfpn import SEXES, VIEW_POSITIONS
+from patient_cxrfpn import SEXES, VIEW_POSITIONS, PatientValues
 
 DATASET, SPLIT, ROWS = "timm/nih-chest-xray-14", "test", 25_596
 SERVER = "https://datasets-server.huggingface.co"
@@ -38,7 +37,7 @@ def is_reachable() -> bool:
         return False
 
 
-def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
+def draw_radiograph() -> tuple[Upload, PatientValues]:
     """Draw a radiograph of the official test set at random; return it and its patient, under the pipeline's keys.
 
     Raises:
@@ -53,7 +52,7 @@ def draw_radiograph() -> tuple[Upload, dict[str, Any]]:
             row = answer["rows"][0]["row"]
             data = _download(client, row["image"]["src"])
         labelled = [name for name in row["label_names"] if name != "No Finding"]
-        patient = {
+        patient: PatientValues = {
             "age": row["patient_age"],
             "sex": row["patient_sex"] if row["patient_sex"] in SEXES else None,
             "view_position": row["view_position"] if row["view_position"] in VIEW_POSITIONS else None,

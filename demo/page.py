@@ -1,11 +1,12 @@
 """The page: one image, many images, the model, and how to call it from a program."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import gradio as gr
+from gradio.data_classes import FileData, ListFiles
 from gradio.utils import get_upload_folder
 
 from demo.api import add_endpoints
@@ -22,6 +23,8 @@ from demo.uploads import MAX_FILES, Batch, read_upload
 from engine_cxrfpn import Engine
 from patient_cxrfpn import SEXES, VIEW_POSITIONS
 
+T = TypeVar("T")
+Payload: TypeAlias = FileData | ListFiles | None
 HERE = Path(__file__).parent
 KINDS = "PNG, JPEG, WebP, TIFF, BMP or DICOM"
 # One reading at a time, and one batch beside it: more only makes all of them slower on the two cores of a free Space.
@@ -63,12 +66,12 @@ def build(engine: Engine) -> gr.Blocks:
     return page
 
 
-def _of_one_image(engine: Engine, figures: Figures) -> dict[str, Any]:
+def _of_one_image(engine: Engine, figures: Figures) -> dict[str, object]:
     guarantee = engine.thresholds.conformal.get("guarantee")
     return {"model": model_name(engine.source), "measured": figures.measured_on(), "guarantee": guarantee}
 
 
-def _one_image(reader: Reader, props: dict[str, Any]) -> None:
+def _one_image(reader: Reader, props: Mapping[str, object]) -> None:
     with gr.Row(elem_classes="inputs"):
         file = gr.File(label=f"Radiograph ({KINDS})", height=132, scale=5, min_width=280, elem_id="upload")
         with gr.Column(scale=5, min_width=280, elem_classes="patient-fields"):
@@ -90,7 +93,7 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
         **props,
     )
 
-    def read(path: str | None, *patient: str) -> dict[str, Any] | None:
+    def read(path: str | None, *patient: str) -> dict[str, object] | None:
         if path is None:
             return None
         try:
@@ -129,7 +132,7 @@ def _one_image(reader: Reader, props: dict[str, Any]) -> None:
     file.clear(lambda: ("", UNKNOWN, UNKNOWN, None), None, [*fields, shown], show_progress="hidden", **_PRIVATE)
 
 
-def _many_images(reader: Reader, props: dict[str, Any]) -> None:
+def _many_images(reader: Reader, props: Mapping[str, object]) -> None:
     with gr.Row(elem_classes="inputs"):
         files = gr.File(
             label=f"Up to {MAX_FILES} radiographs, or a zip of them",
@@ -151,18 +154,19 @@ def _many_images(reader: Reader, props: dict[str, Any]) -> None:
         **props,
     )
 
-    def read_all(paths: list[str] | None) -> Iterator[dict[str, Any] | None]:
+    def read_all(paths: list[str] | None) -> Iterator[dict[str, object] | None]:
         if not paths:
             yield None
             return
         try:
             batch, rows = Batch(paths), []
             for row in read_rows(reader, batch):
-                if findings := row.pop("findings", None):
+                shown: dict[str, object] = {key: value for key, value in row.items() if key != "findings"}
+                if findings := row.get("findings"):
                     # Not rounded: the page compares them with thresholds, some of which are scores themselves.
-                    row["scores"] = {finding["label"]: finding["score"] for finding in findings}
-                    row["any_finding"], row["fit"] = findings.any_finding, findings.fit
-                rows.append(row)
+                    shown["scores"] = {finding["label"]: finding["score"] for finding in findings}
+                    shown["any_finding"], shown["fit"] = findings.any_finding, findings.fit
+                rows.append(shown)
                 # Every answer carries the whole table, so they thin out as it grows.
                 if len(rows) == len(batch) or len(rows) % max(1, len(batch) // 20) == 0:
                     yield {"rows": rows, "total": len(batch)}
@@ -192,15 +196,17 @@ def _script(name: str) -> str:
 def _take_uploads_only(page: gr.Blocks) -> None:
     """Refuse files that are named by an address. gradio would fetch them, or hand the address on as a path."""
 
-    def uploads_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        async def move_upload(path: Any) -> Any:
+    def uploads_only(move: Callable[[str], Awaitable[T]]) -> Callable[[str], Awaitable[T]]:
+        async def move_upload(path: str) -> T:
             _check_upload(path)
             return await move(path)
 
         return move_upload
 
-    def no_streams(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def preprocess_uploads(payload: Any) -> Any:
+    def no_streams(
+        preprocess: Callable[[Payload], T],
+    ) -> Callable[[Payload], T]:
+        def preprocess_uploads(payload: Payload) -> T:
             for file in getattr(payload, "root", [payload]):
                 if file is not None:
                     _check_upload(file.path, file.is_stream)
@@ -214,6 +220,6 @@ def _take_uploads_only(page: gr.Blocks) -> None:
             block.preprocess = no_streams(block.preprocess)
 
 
-def _check_upload(path: Any, is_stream: bool = False) -> None:
+def _check_upload(path: str, is_stream: bool = False) -> None:
     if is_stream or "://" in str(path):
         raise gr.Error("Addresses are not fetched here; upload the file itself.", print_exception=False)

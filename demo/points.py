@@ -1,8 +1,7 @@
 """The operating points that the page offers: names for people, thresholds, and what was measured at them."""
 
-from typing import Any
-
 from demo.figures import Figures
+from thresholds_cxrfpn import Thresholds
 
 # In the order in which the page shows them: title, and one line that says what it is.
 TITLES = {
@@ -13,7 +12,7 @@ TITLES = {
 }
 
 
-def describe_points(thresholds: Any, figures: Figures) -> list[dict[str, Any]]:
+def describe_points(thresholds: Thresholds, figures: Figures) -> list[dict[str, object]]:
     """Describe every operating point of a package.
 
     Args:

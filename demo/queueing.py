@@ -3,8 +3,8 @@
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from typing import Any
 
+import fastapi
 import gradio as gr
 from gradio.data_classes import PredictBodyInternal
 from gradio.queueing import Event, EventQueue, Queue
@@ -37,7 +37,9 @@ class FairQueue(Queue):
         )
         self._sessions: OrderedDict[str, float] = OrderedDict()  # when each was last heard of, the oldest first
 
-    async def push(self, body: PredictBodyInternal, request: Any, username: str | None) -> tuple[bool, Any, Any]:
+    async def push(
+        self, body: PredictBodyInternal, request: fastapi.Request, username: str | None
+    ) -> tuple[bool, str, str]:
         """See gradio's `Queue.push`."""
         if len(self) >= self.max_size:
             return False, BUSY, "queue_full"
@@ -112,7 +114,7 @@ def _take_turns(queue: EventQueue) -> None:
     queue.queue[:] = [event for _, event in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """Go through all strings of a JSON value, which may be nested too deeply for recursion."""
     values = [value]
     while values:

@@ -2,9 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +15,8 @@ from dicom_cxrfpn import read_dicom_patient
 from engine_cxrfpn import Engine
 from gate_cxrfpn import LEAST_FIT, NOTE
 from overlay_cxrfpn import GLOW
-from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient
+from patient_cxrfpn import MAX_AGE_YEARS, VIEW_POSITIONS, Patient, PatientValues
+from thresholds_cxrfpn import FindingAnswer
 
 UNKNOWN = "unknown"
 # Twice the largest chest detector. The bare reader takes more, and with them more time and memory.
@@ -32,7 +31,7 @@ class Reading:
 
     name: str
     pixels: np.ndarray
-    patient: dict[str, Any]
+    patient: PatientValues
     findings: Answer
 
     @property
@@ -58,7 +57,7 @@ class Reader:
         self.engine = engine
 
     def read(
-        self, upload: Upload, patient: Mapping[str, Any], maps: bool = False, operating_point: str | None = None
+        self, upload: Upload, patient: PatientValues, maps: bool = False, operating_point: str | None = None
     ) -> Reading:
         """Read one upload.
 
@@ -72,11 +71,11 @@ class Reader:
             ValueError: an upload or a patient that cannot be used, in one line.
         """
         radiograph = replace(self.engine.read(upload.data, upload.name, MAX_PIXELS), **patient)
-        findings = self.engine(radiograph, operating_point=operating_point, maps=maps)
+        [findings] = self.engine.answer([self.engine.prepare(radiograph)], operating_point, maps=maps)
         known = radiograph.patient.values()
         return Reading(upload.name, radiograph.pixels, known, findings)
 
-    def show(self, reading: Reading, upload: Upload) -> dict[str, Any]:
+    def show(self, reading: Reading, upload: Upload) -> dict[str, object]:
         """Return what the page draws: the reading, its picture and its maps as data URLs; no path and no header."""
         height, width = reading.pixels.shape
         scale = min(1.0, SHOWN_SIDE / max(height, width))
@@ -96,8 +95,13 @@ class Reader:
             "findings": [self._show_finding(finding, shown.width, shown.height) for finding in reading.findings],
         }
 
-    def _show_finding(self, finding: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-        shown = {key: finding[key] for key in ("label", "score", "probability", "call")}
+    def _show_finding(self, finding: FindingAnswer, width: int, height: int) -> dict[str, object]:
+        shown: dict[str, object] = {
+            "label": finding["label"],
+            "score": finding["score"],
+            "probability": finding["probability"],
+            "call": finding["call"],
+        }
         if not finding["map"].any():
             return {**shown, "map": None}
         scale = MAP_SIDE / max(width, height)
@@ -105,7 +109,7 @@ class Reader:
         return {**shown, "map": _data_url(_layer(placed), "PNG", transparency=bytes(range(256)), compress_level=3)}
 
 
-def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
+def patient_from_form(age: str, sex: str, view_position: str) -> PatientValues:
     """Turn the fields of the page into the pipeline's keys, with None for what is unknown.
 
     Raises:
@@ -126,7 +130,7 @@ def patient_from_form(age: str, sex: str, view_position: str) -> dict[str, Any]:
     }
 
 
-def patient_in(upload: Upload) -> dict[str, Any] | None:
+def patient_in(upload: Upload) -> PatientValues | None:
     """Return what a DICOM header says of the patient, None where it is silent; None for any other file.
 
     Pixels are decoded once, by the reading.
@@ -135,7 +139,7 @@ def patient_in(upload: Upload) -> dict[str, Any] | None:
     return None if patient is None else patient.values()
 
 
-def patient_to_form(patient: Mapping[str, Any]) -> tuple[str, str, str]:
+def patient_to_form(patient: PatientValues) -> tuple[str, str, str]:
     """Turn the pipeline's keys into the fields of the page, for the values of a DICOM header."""
     age = patient["age"]
     view_position = patient["view_position"] if patient["view_position"] in VIEW_POSITIONS else UNKNOWN
@@ -153,7 +157,7 @@ def _layer(placed: np.ndarray) -> Image.Image:
     return layer
 
 
-def _data_url(image: Image.Image, form: str, **settings: Any) -> str:
+def _data_url(image: Image.Image, form: str, **settings: int | bytes) -> str:
     file = io.BytesIO()
     image.save(file, form, **settings)
     return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -7,13 +7,13 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any
 
 import cv2
 from PIL import Image
@@ -109,13 +109,13 @@ def prepare_image(data: bytes, name: str, size: int) -> tuple[bytes, int]:
     return file.getvalue(), side
 
 
-def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
+def _open_folder(folder: Path, manifest: Mapping[str, object]) -> None:
     """Start a folder, or check that the one that was started is the same.
 
     Raises:
         SourceError: it was started with another source, size or seed, or holds what prepare.py did not make.
     """
-    started = read_manifest(folder)
+    started: Mapping[str, object] | None = read_manifest(folder)
     if started is None:
         if folder.exists() and not all(path.name.startswith(MANIFEST) for path in folder.iterdir()):
             raise SourceError(f"{folder}: is not empty and was not made by prepare.py; choose another folder")
@@ -169,10 +169,10 @@ def _run(job: _Job, todo: list[int], processes: int, total: int) -> None:
             raise
 
 
-_worker: tuple[_Job, Any]
+_worker: tuple[_Job, Synchronized]
 
 
-def _start_worker(job: _Job, seen: Any) -> None:
+def _start_worker(job: _Job, seen: Synchronized) -> None:
     global _worker
     _worker = job, seen
     cv2.setNumThreads(1)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -80,11 +80,20 @@ def read_summary(shard: Path) -> tuple[int, dict[str, str]]:
         return metadata.num_rows, json.loads(metadata.metadata[b"skipped"])
 
 
-def _huggingface_features() -> dict[str, Any]:
+class Manifest(TypedDict):
+    """What a folder of prepared shards holds: its source, the side of its images, its seed and its parts."""
+
+    source: str
+    size: int
+    seed: int
+    parts: list[str]
+
+
+def _huggingface_features() -> dict[str, object]:
     """Where Hugging Face's datasets looks for types: without it, `image` would stay a struct of bytes."""
     kinds = {pa.string(): "string", pa.float32(): "float32", pa.int8(): "int8", pa.int32(): "int32"}
 
-    def feature(kind: pa.DataType) -> Any:
+    def feature(kind: pa.DataType) -> dict[str, object]:
         if pa.types.is_list(kind):
             return {"feature": feature(kind.value_type), "_type": "List"}
         if pa.types.is_struct(kind):
@@ -254,7 +263,7 @@ class PreparedShards(Images):
         self._index(table, table[SIDE_COLUMN].to_numpy())
 
 
-def _finished_shards(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+def _finished_shards(folder: Path) -> tuple[Manifest, list[Path]]:
     """Return the manifest of a prepared folder and all its shards."""
     manifest = read_manifest(folder)
     if manifest is None:
@@ -283,7 +292,7 @@ def shard_paths(folder: Path, count: int) -> list[Path]:
     return [folder / SHARD_FOLDER / f"shard-{index:05}-of-{count:05}.parquet" for index in range(count)]
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> Manifest | None:
     """Read a prepared folder's manifest: `source`, `size`, `seed` and `parts`; None where there is nothing.
 
     Raises:
@@ -298,4 +307,4 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise SourceError(f"{path}: cannot be read ({error}); delete the folder and prepare it anew") from None
     if not isinstance(manifest, dict) or set(manifest) != MANIFEST_KEYS:
         raise SourceError(f"{path}: was not written by prepare.py; delete the folder and prepare it anew")
-    return manifest
+    return cast(Manifest, manifest)

@@ -76,13 +76,13 @@ def measure_three_way(scored: Scored, thresholds: Thresholds, bootstrap: Bootstr
         return None
     fitted, findings = thresholds.fitted_on, scored.findings
     labels, scores, ill = scored.truth, scored.scores, any_label(scored.truth)
-    positives, known = (dict(fitted.get(name, {})) for name in ("positives", "known"))
+    positives, known = dict(fitted.get("positives", {})), dict(fitted.get("known", {}))
     if thresholds.any_finding:
         labels = np.hstack([labels, ill])
         scores = np.hstack([scores, any_score(scores, thresholds.calibration, findings)])
         findings = (*findings, ANY_FINDING)
-        counts = fitted.get(ANY_FINDING, {})
-        positives[ANY_FINDING], known[ANY_FINDING] = counts.get("positives"), counts.get("known")
+        counts = fitted.get("any_finding", {})
+        positives[ANY_FINDING], known[ANY_FINDING] = counts.get("positives", 0), counts.get("known", 0)
     prevalence = {finding: positives[finding] / known[finding] for finding in findings if known.get(finding)}
     calls = call_all(scores, thresholds.conformal["limits"], findings)
     weights = _as_ill_as(ill[:, 0], prevalence.get(ANY_FINDING))

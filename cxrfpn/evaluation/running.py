@@ -77,6 +77,7 @@ def run_model(
                 if outcome.answer is None:
                     run.unreadable[name] = outcome.error or ""
                     continue
+                assert outcome.kept is not None  # every image that has an answer was kept
                 side, example = outcome.kept
                 records[name] = {
                     **{finding["label"]: finding["score"] for finding in outcome.answer},

@@ -229,7 +229,7 @@ def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap
     areas = bootstrap.auroc(scored.truth, scored.scores)
     figures["mean_auroc_ci"] = interval(mean_over_findings(areas))
     behind, fitted = scored.patients_behind(), thresholds.fitted_on
-    positives_to_fit, patients_to_fit = (fitted.get(name, {}) for name in ("positives", "positive_patients"))
+    positives_to_fit, patients_to_fit = fitted.get("positives", {}), fitted.get("positive_patients", {})
     positive_patients = count_patients(scored.labels, scored.metadata["patient_id"])
     for index, finding in enumerate(scored.findings):
         figures["findings"][finding] |= {

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object, parse_flag_from_env
@@ -125,7 +124,7 @@ def _begin(engine: Engine, source: Source, folder: Path, operating_point: str | 
     return _Plan(source, files, todo, sum(done, Tally()), engine.backend)
 
 
-def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
+def _open_folder(folder: Path, manifest: dict[str, object]) -> None:
     """Start a folder, or check that the one that was started is the same.
 
     Raises:
@@ -146,7 +145,7 @@ def _open_folder(folder: Path, manifest: dict[str, Any]) -> None:
     clear_unfinished(folder)
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
+def _read_manifest(path: Path) -> dict[str, object] | None:
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError:

@@ -1,8 +1,6 @@
 """One film's findings as a DICOM structured report by TID 1500, with the same study and patient id as the film."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 import highdicom as hd
 from pydicom import Dataset
@@ -11,7 +9,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from answer_cxrfpn import Answer
-from thresholds_cxrfpn import ABSENT, ANY_FINDING, PRESENT, UNCERTAIN
+from thresholds_cxrfpn import ABSENT, ANY_FINDING, PRESENT, UNCERTAIN, FindingAnswer
 
 NAME = "cxr-densenet-fpn"
 NOT_CLINICAL = "Not for clinical use"
@@ -123,7 +121,7 @@ def _own_code(label: str) -> Code:
 
 
 def _group(
-    finding: Mapping[str, Any],
+    finding: FindingAnswer,
     film: Dataset,
     source: hd.sr.SourceImageForMeasurementGroup,
     algorithm: hd.sr.AlgorithmIdentification,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,7 +85,7 @@ def predict_parts(
     """
     schema = table_schema(engine.findings, embeddings)
     tally, writer = Tally(), _Writer(schema)
-    batches = predict_stream(
+    batches: Iterator[tuple[Sequence[Row], list[Predicted[Row, None]]]] = predict_stream(
         engine,
         _batches(source, list(files), batch_size),
         _open,
@@ -132,13 +132,13 @@ def _batches(source: Source, parts: list[str], batch_size: int) -> Iterator[_Row
             yield _Rows(part, error=error)
 
 
-def _open(row: Row) -> dict[str, Any]:
+def _open(row: Row) -> dict[str, object]:
     return {"image": row.content(), "age": row.age, "sex": row.sex, "view_position": row.view_position}
 
 
-def _record(outcome: Predicted[Row], embeddings: bool) -> dict[str, Any]:
+def _record(outcome: Predicted[Row, None], embeddings: bool) -> dict[str, object]:
     """Return a row of a part's table, with the columns of `table_schema`."""
-    record: dict[str, Any] = {"image_id": outcome.item.image_id, "patient_id": outcome.item.patient_id}
+    record: dict[str, object] = {"image_id": outcome.item.image_id, "patient_id": outcome.item.patient_id}
     if outcome.answer is None:
         return record | {"error": (outcome.error or "").removeprefix(f"{outcome.item.image_id}: ")}
     calls = "|".join(finding["label"] for finding in outcome.answer if finding["positive"])
@@ -157,11 +157,11 @@ class _Writer:
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._tally = Tally()
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, object]] = []
         self._sink = pa.BufferOutputStream()
         self._encoder = pq.ParquetWriter(self._sink, schema)
 
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+    def add(self, rows: Iterable[dict[str, object]]) -> None:
         self._rows.extend(rows)
         if len(self._rows) >= ROWS_A_GROUP:
             self._encode()

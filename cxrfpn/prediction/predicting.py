@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from answer_cxrfpn import Answer
 from cxrfpn.prediction.inputs import Input
@@ -49,7 +48,7 @@ def predict(
             yield Prediction(name, each.answer, each.error, each.kept)
 
 
-def _open(entry: Input) -> dict[str, Any]:
+def _open(entry: Input) -> dict[str, object]:
     try:  # refused beside its file
         Patient(**entry.patient)
     except ValueError as error:

@@ -5,38 +5,42 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from answer_cxrfpn import Answer
 from engine_cxrfpn import Engine
 from radiograph_cxrfpn import Radiograph
 
+# An item, and what is kept of its radiograph.
 T = TypeVar("T")
+K = TypeVar("K")
+# What the engine makes of an item.
+Inputs = TypeVar("Inputs")
 # Batches that are read and decoded while the network works on another one.
 AHEAD = 3
 
 
 @dataclass(frozen=True)
-class Predicted(Generic[T]):
+class Predicted(Generic[T, K]):
     """What came of one item: its answer, or the line that says why there is none; and what was kept of it."""
 
     item: T
     answer: Answer | None = None
     error: str | None = None
-    kept: Any = None
+    kept: K | None = None
 
 
 def predict_stream(
-    engine: Engine,
+    engine: Engine[Inputs],
     batches: Iterable[Sequence[T]],
-    open_item: Callable[[T], Mapping[str, Any]],
+    open_item: Callable[[T], Mapping[str, object]],
     *,
     name_of: Callable[[T], str | None] = lambda item: None,
     operating_point: str | None = None,
     maps: Callable[[T], bool] = lambda item: False,
     embeddings: bool = False,
-    keep: Callable[[T, Radiograph], Any] = lambda item, radiograph: None,
-) -> Iterator[tuple[Sequence[T], list[Predicted[T]]]]:
+    keep: Callable[[T, Radiograph], K | None] = lambda item, radiograph: None,
+) -> Iterator[tuple[Sequence[T], list[Predicted[T, K]]]]:
     """Predict batches of items, in order; an item that cannot be read never stops the others.
 
     One thread draws from `batches`, as many as there are cores open, decode and prepare items, and the caller's runs
@@ -58,14 +62,14 @@ def predict_stream(
     """
     source = iter(batches)
 
-    def prepare(item: T) -> tuple[Any, Any]:
+    def prepare(item: T) -> tuple[Inputs, K | None]:
         inputs = open_item(item)
         radiograph = engine.read(inputs["image"], name_of(item))
         return engine.prepare({**inputs, "image": radiograph}), keep(item, radiograph)
 
     with ThreadPoolExecutor(decoding_threads()) as decoders, ThreadPoolExecutor(1) as reader:
 
-        def draw() -> tuple[Sequence[T], list[Future[tuple[Any, Any]]]] | None:
+        def draw() -> tuple[Sequence[T], list[Future[tuple[Inputs, K | None]]]] | None:
             batch = next(source, None)
             return None if batch is None else (batch, [decoders.submit(prepare, item) for item in batch])
 
@@ -85,15 +89,15 @@ def decoding_threads() -> int:
 
 
 def _predict(
-    engine: Engine,
+    engine: Engine[Inputs],
     batch: Sequence[T],
-    futures: Sequence[Future[tuple[Any, Any]]],
+    futures: Sequence[Future[tuple[Inputs, K | None]]],
     operating_point: str | None,
     maps: Callable[[T], bool],
     embeddings: bool,
-) -> list[Predicted[T]]:
-    prepared: dict[int, tuple[Any, Any]] = {}
-    outcomes: dict[int, Predicted[T]] = {}
+) -> list[Predicted[T, K]]:
+    prepared: dict[int, tuple[Inputs, K | None]] = {}
+    outcomes: dict[int, Predicted[T, K]] = {}
     for index, (item, future) in enumerate(zip(batch, futures, strict=True)):
         try:
             prepared[index] = future.result()

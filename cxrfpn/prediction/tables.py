@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from answer_cxrfpn import Answer
 from cxrfpn.cells import write_csv
@@ -68,7 +68,7 @@ def _write_table(predictions: Iterable[Prediction], file: TextIO, findings: Sequ
 def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     for prediction in predictions:
         if prediction.findings is None:
-            record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
+            record: dict[str, object] = {"image": prediction.image, "error": prediction.error}
         else:
             record = {"image": prediction.image, **prediction.findings.to_dict()}
         print(json.dumps(record), file=file, flush=True)
@@ -76,7 +76,7 @@ def _write_json(predictions: Iterable[Prediction], file: TextIO, findings: Seque
 
 def _write_csv(predictions: Iterable[Prediction], file: TextIO, findings: Sequence[str]) -> None:
     columns = [*FIRST_COLUMNS, *findings]
-    rows = ({**row, "notes": " ".join(row["notes"])} for row in _wide_rows(predictions))
+    rows = _wide_rows(predictions, " ".join)
     write_csv(file, columns, ([row.get(column) for column in columns] for row in rows))
 
 
@@ -91,7 +91,9 @@ def _write_parquet(predictions: Iterable[Prediction], file: TextIO, findings: Se
     pq.write_table(pa.Table.from_pylist(list(_wide_rows(predictions)), schema), file.buffer)
 
 
-def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
+def _wide_rows(
+    predictions: Iterable[Prediction], write_notes: Callable[[list[str]], object] = list
+) -> Iterator[dict[str, object]]:
     for prediction in predictions:
         findings = prediction.findings or Answer()
         yield {
@@ -99,7 +101,7 @@ def _wide_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
             "positive": "|".join(finding["label"] for finding in findings if finding["positive"]),
             **{call: "|".join(findings.called(call)) for call in (PRESENT, UNCERTAIN)},
             "error": prediction.error,
-            "notes": findings.notes,
+            "notes": write_notes(findings.notes),
             FIT: findings.fit,
             ANY_FINDING: findings.any_finding and findings.any_finding["score"],
             **{finding["label"]: finding["score"] for finding in findings},

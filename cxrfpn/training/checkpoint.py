@@ -14,11 +14,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
+from cxrfpn.training.optimisation import ScheduleState
 from errors_cxrfpn import CxrFpnError
 from package_cxrfpn import file_sha256
 
@@ -51,7 +51,7 @@ class TrainState:
     best: float | None = None
     seconds: float = 0.0
     epoch_loss: float = 0.0
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
 
@@ -60,8 +60,8 @@ class Checkpoint:
     """What a checkpoint holds; `tensors` by group ("model", "average"), `recipe` as YAML."""
 
     tensors: dict[str, dict[str, torch.Tensor]]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
+    optimizer: dict[str, object]
+    schedule: ScheduleState
     train_state: TrainState
     recipe: str
 
@@ -163,7 +163,7 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.suffix != ".tmp"), reverse=True)
 
 
-def _state_sha256(state: Mapping[str, Any]) -> str:
+def _state_sha256(state: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

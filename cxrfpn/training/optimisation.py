@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -22,6 +21,15 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.learning_rate)
+
+
+class ScheduleState(TypedDict):
+    """Where a schedule stands, as checkpoints keep it."""
+
+    factor: float
+    best: float
+    waited: int
+    pos_weight: NotRequired[dict[str, float]]
 
 
 class Schedule:
@@ -59,11 +67,11 @@ class Schedule:
         if self.waited > PLATEAU_EPOCHS:
             self.factor, self.waited = self.factor * PLATEAU_FACTOR, 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> ScheduleState:
         """Return what `load_state` restores."""
         return {"factor": self.factor, "best": self.best, "waited": self.waited, "pos_weight": self.pos_weight}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: ScheduleState) -> None:
         """Restore a state that `state` returned."""
         self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
         self.pos_weight = dict(state.get("pos_weight", {}))

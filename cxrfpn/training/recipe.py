@@ -11,7 +11,7 @@ import yaml
 
 from configuration_cxrfpn import FINDINGS, CxrFpnConfig
 from cxrfpn.data.augment import Augmentation
-from cxrfpn.data.cohort import PROTOCOLS
+from cxrfpn.data.cohort import PROTOCOLS, CohortProtocol
 from cxrfpn.data.schema import UNLABELLED
 from errors_cxrfpn import CxrFpnError
 
@@ -175,12 +175,12 @@ class Recipe:
             epoch -= cycle.epochs
         raise IndexError(epoch)
 
-    def protocol(self) -> Any:
+    def protocol(self) -> CohortProtocol:
         """Return the cohort's protocol with its settings."""
         settings = {key: value for key, value in self.cohort.items() if key != "protocol"}
         return _read(settings, PROTOCOLS[self.cohort["protocol"]], "cohort")
 
-    def config(self, **measured: Any) -> CxrFpnConfig:
+    def config(self, **measured: object) -> CxrFpnConfig:
         """Return the network's configuration, at the size of use of the last cycle."""
         known = [entry.name for entry in fields(CxrFpnConfig)]
         _require(set(self.network) <= set(known), f"network: CxrFpnConfig has no {set(self.network) - set(known)}")
@@ -233,7 +233,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error}") from None
 
 
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, object]]:
     pairs = []
     words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for index in range(0, len(words), 2):
@@ -246,7 +246,7 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def _put(values: dict, key: str, value: object) -> None:
     *outer, last = key.split(".")
     for name in outer:
         values = values.setdefault(name, {})

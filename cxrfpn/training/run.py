@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers.utils import logging
 
 from cxrfpn.data.loading import Batch, Loader
@@ -53,7 +53,7 @@ class Run:
     trained: torch.nn.Module
     model: torch.nn.Module
     average: WeightAverage | None
-    optimizer: Any
+    optimizer: Optimizer
     schedule: Schedule
     statistics: RunningStatistics
     loss: FindingsLoss

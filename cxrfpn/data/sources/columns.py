@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from findings_cxrfpn import match_findings
 from patient_cxrfpn import Patient
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
+# Field -> its values as a file has them: strings, numbers, lists, None.
+RawColumns = dict[str, Sequence[Any]]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 # Any fold that is not the validation set's.
@@ -75,13 +78,11 @@ def read_csv(file: Path | BinaryIO, name: str, header: int | None = 0) -> pd.Dat
     return table.fillna("")  # short lines
 
 
-def tabulate(
-    raw: Mapping[str, Sequence[Any]], file: str, first_row: int = 1, findings: Sequence[str] = FINDINGS
-) -> pd.DataFrame:
+def tabulate(raw: RawColumns, file: str, first_row: int = 1, findings: Sequence[str] = FINDINGS) -> pd.DataFrame:
     """Raw columns of one file -> METADATA_COLUMNS, and `unknown` where something is, indexed by (file, row).
 
     Args:
-        raw: field -> values as they came (strings, numbers, lists, None), `image_id` and `findings` at least. Without
+        raw: the columns as they came, `image_id` and `findings` at least. Without
             a patient, NIH's file names tell it, and any other image is a patient of its own.
         file: what errors call the file.
         first_row: what errors call its first row.
@@ -92,7 +93,7 @@ def tabulate(
     """
     ids = _read(raw["image_id"], image_id_of, lambda row: f"{file}, row {first_row + row}")
 
-    def read(field: str, reader: Callable[[Any], Any]) -> list[Any]:
+    def read(field: str, reader: Callable[[Any], T]) -> list[T | None]:
         values = raw.get(field)
         if values is None:
             return [None] * len(ids)
@@ -169,7 +170,7 @@ def warn_of_lone_images(table: pd.DataFrame, name: str) -> None:
         )  # fmt: skip
 
 
-def read_findings(value: Any, findings: Sequence[str] = FINDINGS) -> tuple[str, ...]:
+def read_findings(value: str | Sequence[str] | None, findings: Sequence[str] = FINDINGS) -> tuple[str, ...]:
     """Names, "A|B" or "No Finding" -> names in the order of `findings`.
 
     Raises:
@@ -184,7 +185,7 @@ def read_findings(value: Any, findings: Sequence[str] = FINDINGS) -> tuple[str, 
     return tuple(finding for finding in findings if finding in found.values())
 
 
-def finding_named(name: Any, findings: Sequence[str] = FINDINGS) -> str | None:
+def finding_named(name: object, findings: Sequence[str] = FINDINGS) -> str | None:
     """Return the finding of this name in any case and separators, or of an alias; None for "No Finding".
 
     Raises:
@@ -202,7 +203,7 @@ def finding_named(name: Any, findings: Sequence[str] = FINDINGS) -> str | None:
     raise ValueError(f"unknown finding {name!r}; known are No Finding, {', '.join(findings)}")
 
 
-def image_id_of(value: Any) -> str:
+def image_id_of(value: object) -> str:
     """Return a file name without the suffix of an image.
 
     Raises:
@@ -214,7 +215,7 @@ def image_id_of(value: Any) -> str:
     return image_id
 
 
-def _read(values: Sequence[Any], reader: Callable[[Any], Any], where: Callable[[int], str]) -> list[Any]:
+def _read(values: Sequence[object], reader: Callable[[Any], T], where: Callable[[int], str]) -> list[T]:
     """Read every value; one that comes again (most do) is read once."""
     hashable = [tuple(value) if isinstance(value, list) else value for value in values]
     codes, different = pd.factorize(pd.Series(hashable, dtype=object), use_na_sentinel=False)
@@ -227,13 +228,13 @@ def _read(values: Sequence[Any], reader: Callable[[Any], Any], where: Callable[[
     return [read[code] for code in codes]
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer():  # whole numbers in a column that lacks some
         value = int(value)
     return None if value is None else str(value).strip() or None
 
 
-def _split(value: Any) -> str | None:
+def _split(value: object) -> str | None:
     text = _text(value)
     if text is None:
         return None
@@ -249,7 +250,7 @@ def _fold_of(split: str | None, fold: int | None) -> int | None:
     return OTHER_FOLD if split == "train" and fold is None else fold
 
 
-def _fold(value: Any) -> int | None:
+def _fold(value: object) -> int | None:
     text = _text(value)
     if text is None:
         return None

@@ -4,7 +4,6 @@ A column of names ("Mass|Nodule", a list, ClassLabels), or a column of 0 and 1 f
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -23,7 +22,7 @@ def finding_columns(columns: Iterable[str], findings: Sequence[str] = FINDINGS) 
 
 
 def marked_findings(
-    table: Mapping[str, Sequence[Any]], columns: Mapping[str, str], file: str, first_row: int = 1
+    table: Mapping[str, Sequence[object]], columns: Mapping[str, str], file: str, first_row: int = 1
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Read columns of 0 and 1 -> the names of the findings of each row, and of those that are unknown.
 

@@ -21,6 +21,7 @@ from cxrfpn.data.sources.boxes import read_boxes
 from cxrfpn.data.sources.columns import (
     OTHER_FOLD,
     SPLITS,
+    RawColumns,
     checked,
     make_row,
     spelled,
@@ -139,7 +140,7 @@ class ParquetSource:
         match = _SPLIT_IN_NAME.search(part)
         return self._place.part(part).split or (SPLITS[match[1]] if match else None)
 
-    def _raw(self, part: str) -> dict[str, list[Any]]:
+    def _raw(self, part: str) -> RawColumns:
         """Field -> values of a file as they came, ClassLabels by their names."""
         file = self._place.part(part)
         fields = self._fields(part)
@@ -150,7 +151,9 @@ class ParquetSource:
             raise SourceError(f"{part}: has no column of findings; it has {', '.join(file.features)}")
         further = [UNKNOWN_COLUMN] if UNKNOWN_COLUMN in file.features and "findings" not in self.without else []
         table = _read(file, [*fields.values(), *marks.values(), *further])
-        raw = {field: named(table.column(at).to_pylist(), file.features[at]) for field, at in fields.items()}
+        raw: RawColumns = {
+            field: named(table.column(at).to_pylist(), file.features[at]) for field, at in fields.items()
+        }
         if "image_id" not in raw:
             raw["image_id"] = self._image_paths(part)
         raw |= {name: table.column(name).to_pylist() for name in further}
@@ -159,7 +162,7 @@ class ParquetSource:
             raw["findings"], raw[UNKNOWN_COLUMN] = marked_findings(columns, marks, part)
         return self._with_defaults(raw, part)
 
-    def _with_defaults(self, raw: dict[str, list[Any]], part: str) -> dict[str, list[Any]]:
+    def _with_defaults(self, raw: RawColumns, part: str) -> RawColumns:
         count = len(raw["image_id"])
         if "findings" in self.without:
             raw["findings"] = [()] * count

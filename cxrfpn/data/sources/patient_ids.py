@@ -2,7 +2,6 @@
 
 import logging
 import re
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ _NIH_IMAGE = re.compile(r"(?:.*/)?(000[0-3]\d{4})_\d{3}")
 _NUMBER = re.compile(r"0*(\d+?)(?:\.0+)?", re.ASCII)
 
 
-def read_patient_id(value: Any) -> str | None:
+def read_patient_id(value: object) -> str | None:
     """Return the id in a cell as text, a whole number without leading zeros; None for an empty cell.
 
     3, 3.0, "3" and "00000003" are one patient: tables lose and gain zeros on their way through spreadsheets, and two

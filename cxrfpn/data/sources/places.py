@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DownloadConfig, Features, IterableDataset, load_dataset
@@ -28,7 +28,7 @@ class Part:
     features: Features
     split: str | None = None
 
-    def stream(self, columns: Sequence[str], **options: Any) -> IterableDataset:
+    def stream(self, columns: Sequence[str], **options: object) -> IterableDataset:
         """Stream some columns of the file; the others are never read. Images stay encoded.
 
         Args:
@@ -92,13 +92,13 @@ def local_place(folder: Path) -> Place:
     return Place(str(folder), folder.as_posix(), names, parts, broken)
 
 
-def named(values: list[Any], feature: Any) -> list[Any]:
+def named(values: list[object], feature: object) -> list[object]:
     """Replace ClassLabel ids, single or in lists, by their names; other columns stay as they are."""
     label = getattr(feature, "feature", feature)
     if not isinstance(label, ClassLabel):
         return values
 
-    def name(value: Any) -> Any:
+    def name(value: object) -> object:
         if isinstance(value, list):
             return [name(item) for item in value]
         return label.names[value] if isinstance(value, int) and 0 <= value < len(label.names) else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import datasets
 from datasets import IterableDatasetDict, load_dataset_builder
@@ -15,6 +15,8 @@ from cxrfpn.data.sources.hub import patiently
 from cxrfpn.data.sources.parquet import ParquetSource
 from cxrfpn.data.sources.places import NOTHING_MORE, Part, Place
 from cxrfpn.data.sources.streamed import StreamedSource
+
+T = TypeVar("T")
 
 
 def open_repository(
@@ -60,5 +62,5 @@ def _parts(files: Mapping[str, list[str]], streams: IterableDatasetDict, base: s
     }
 
 
-def _same(value: Any) -> Any:
+def _same(value: T) -> T:
     return value

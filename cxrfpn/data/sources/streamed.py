@@ -1,16 +1,25 @@
 """Any other data set that `datasets` opens: an image folder, JSON, one saved to disk, further formats on the Hub."""
 
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from datasets import Dataset, Image, IterableDataset, load_dataset, load_from_disk
 from datasets.utils.file_utils import xopen
 
 from cxrfpn.data.schema import UNKNOWN_COLUMN, Row, SourceError
-from cxrfpn.data.sources.columns import SPLITS, checked, letters, make_row, spelled, tabulate, warn_of_lone_images
+from cxrfpn.data.sources.columns import (
+    SPLITS,
+    RawColumns,
+    checked,
+    letters,
+    make_row,
+    spelled,
+    tabulate,
+    warn_of_lone_images,
+)
 from cxrfpn.data.sources.csv_table import PATH_SPELLINGS
 from cxrfpn.data.sources.files import in_runs, read_file
 from cxrfpn.data.sources.hub import be_patient, reason_of
@@ -37,6 +46,14 @@ def open_locally(kind: str, where: Path) -> Mapping[str, IterableDataset]:
         }
     files = {"data_dir": str(where)} if kind == "imagefolder" else {"data_files": str(where)}
     return load_dataset(kind, streaming=True, **files, **NOTHING_MORE)
+
+
+class _Place(TypedDict):
+    """Where an image lies: its part, its path if it has one, and whether its bytes are in the row."""
+
+    part: str
+    path: str | None
+    inside: bool
 
 
 class StreamedSource:
@@ -106,7 +123,8 @@ class StreamedSource:
     @cached_property
     def _scanned(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """METADATA_COLUMNS of every row; and its part, and the path of its image unless that lies in the row."""
-        kept, places = [], []
+        kept: list[dict[str, Any]] = []
+        places: list[_Place] = []
         for part in self._shards:
             for row in self._rows_of(part):
                 image = row.pop(self._image_column(row))
@@ -133,12 +151,14 @@ class StreamedSource:
             return {}
         return in_runs(dict(zip(self._table["image_id"], map(self._absolute, self._places["path"]), strict=True)))
 
-    def _raw(self, rows: list[dict[str, Any]], places: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    def _raw(self, rows: list[dict[str, Any]], places: list[_Place]) -> RawColumns:
         """Field -> values, as `tabulate` takes them."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         features = next(iter(self._streams.values())).features or {}
         table = {name: named([row.get(name) for row in rows], features.get(name)) for name in columns}
-        raw = {field: table[column] for field, column in spelled(columns, self.without, self.columns).items()}
+        raw: RawColumns = {
+            field: table[column] for field, column in spelled(columns, self.without, self.columns).items()
+        }
         raw.setdefault("image_id", [self._id(row, place) for row, place in enumerate(places)])
         if "findings" in self.without:
             raw["findings"] = [()] * len(rows)
@@ -152,11 +172,11 @@ class StreamedSource:
             raw["split"] = [split if split in SPLITS else None for split in splits]
         return raw
 
-    def _id(self, row: int, place: dict[str, Any]) -> str:
-        path = place["path"] and place["path"].removeprefix(f"{self.base}/")
+    def _id(self, row: int, place: _Place) -> str:
+        path = (place["path"] or "").removeprefix(f"{self.base}/")
         return path or f"{place['part']}/{row:06}"
 
-    def _image_column(self, row: Mapping[str, Any]) -> str:
+    def _image_column(self, row: Iterable[str]) -> str:
         features = next(iter(self._streams.values())).features or {}
         pictures = [column for column, feature in features.items() if isinstance(feature, Image)]
         paths = [column for spelling in PATH_SPELLINGS for column in row if letters(column) == spelling]
