@@ -1,12 +1,14 @@
 """Engines on a file of `publish.py --onnx`: onnxruntime and OpenVINO. Neither needs torch or transformers."""
 
+from __future__ import annotations
+
 import json
 import threading
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from pixels_cxrfpn import MAX_PIXELS
 from preparation_cxrfpn import Preparation
 from radiograph_cxrfpn import Radiograph
 from thresholds_cxrfpn import PackageError, Thresholds
+
+if TYPE_CHECKING:
+    from openvino import InferRequest
 
 INPUTS: tuple[Literal["pixel_values", "patient"], ...] = ("pixel_values", "patient")
 OUTPUTS = ("logits", "probabilities", "maps", "embedding")
@@ -41,7 +46,7 @@ class Prepared:
     fit: float
 
 
-class ExportedEngine(Engine):
+class ExportedEngine(Engine[Prepared]):
     """A network in an ONNX file; what the library does is the subclass's.
 
     Args:
@@ -192,7 +197,7 @@ class OpenVinoEngine(ExportedEngine):
 
     def __init__(self, path: Path, precision: str | None = None):
         self._asked_precision = precision
-        self._compiled: dict[tuple[str, ...], Any] = {}
+        self._compiled: dict[tuple[str, ...], InferRequest] = {}
         self._lock = threading.Lock()
         super().__init__(path)
 
@@ -224,7 +229,7 @@ class OpenVinoEngine(ExportedEngine):
             outputs = self._request(wanted).infer(dict(zip(INPUTS, (pixel_values, patient), strict=True)))
             return {name: np.array(outputs[name]) for name in wanted}
 
-    def _request(self, wanted: tuple[str, ...]) -> Any:
+    def _request(self, wanted: tuple[str, ...]) -> InferRequest:
         """Return the network cut down to the wanted outputs, compiled on first use."""
         if wanted not in self._compiled:
             model = self._model.clone()

@@ -62,7 +62,7 @@ class FittedOn(TypedDict, total=False):
     known: dict[str, int]
     positive_patients: dict[str, int]
     minimum_precision: float
-    pixels: dict[str, int | None]
+    pixels: dict[str, int | None] | None
     weights_digest: str | None
     any_finding: dict[str, int]
 
@@ -75,8 +75,9 @@ class ChosenBy(TypedDict, total=False):
 
 
 class AnyFindingFit(TypedDict, total=False):
-    """The thresholds of any finding at each operating point, and its calibration."""
+    """The thresholds of any finding at each operating point, its calibration, and how its score is made."""
 
+    rule: str
     thresholds: dict[str, float]
     calibration: dict[str, float]
 

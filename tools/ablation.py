@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,8 @@ from cxrfpn.data.schema import Source
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
 from cxrfpn.data.sources import open_source
 from cxrfpn.evaluation.baselines import patient_scores, pixel_scores
+from cxrfpn.evaluation.figures import Bounds, Estimate
 from cxrfpn.evaluation.intervals import interval, mean_over_findings
-from cxrfpn.evaluation.markdown import with_interval
 from cxrfpn.evaluation.predictions import Scored, match, read_predictions
 from cxrfpn.evaluation.reporting import PREDICTIONS
 from cxrfpn.evaluation.running import run_model
@@ -153,7 +153,25 @@ def _small_pixels(source: Source, metadata: pd.DataFrame) -> np.ndarray:
     return np.stack([np.asarray(small[name], np.float32).ravel() for name in metadata["image_id"]])
 
 
-def measure_rows(source: Source, files: Mapping[str, Path], reference: str, settings: Settings) -> dict[str, Any]:
+class MeasuredRow(TypedDict):
+    """Mean AUROC of a row, and for all but the reference how far it is from that."""
+
+    mean_auroc: float
+    mean_auroc_ci: Bounds | None
+    difference: NotRequired[float | None]
+    difference_ci: NotRequired[Bounds | None]
+
+
+class MeasuredRows(TypedDict):
+    """Rows of a table, measured on the same images."""
+
+    images: int
+    patients: int
+    reference: str
+    rows: dict[str, MeasuredRow]
+
+
+def measure_rows(source: Source, files: Mapping[str, Path], reference: str, settings: Settings) -> MeasuredRows:
     """Measure every row's mean AUROC on the sharp images of the test split, and its difference from the reference.
 
     Args:
@@ -169,18 +187,18 @@ def measure_rows(source: Source, files: Mapping[str, Path], reference: str, sett
     everything = source.metadata()
     test = select_split(everything, "test", OfficialProtocol())
     scored = {name: _sharp(match(read_predictions(file), test, everything, name)) for name, file in files.items()}
-    rows = {}
+    rows: dict[str, MeasuredRow] = {}
     for name, each in scored.items():
         rows[name] = _mean_auroc(each, settings)
         if name != reference:
             paired = compare(each, scored[reference], settings)["mean_auroc"]
-            rows[name] |= {key: paired[key] for key in ("difference", "difference_ci")}
+            rows[name]["difference"], rows[name]["difference_ci"] = paired["difference"], paired["difference_ci"]
     metadata = scored[reference].metadata
     patients = int(metadata["patient_id"].nunique())
     return {"images": len(metadata), "patients": patients, "reference": reference, "rows": rows}
 
 
-def table(measured: Mapping[str, Any]) -> str:
+def table(measured: MeasuredRows) -> str:
     """Return the rows as a table in markdown."""
     lines = ["| run | mean AUROC, sharp test radiographs | difference from the row in bold |", "|---|---|---|"]
     for name, row in measured["rows"].items():
@@ -188,8 +206,8 @@ def table(measured: Mapping[str, Any]) -> str:
         if name == measured["reference"]:
             text = f"**{text}**"
         else:
-            difference = with_interval(row, "difference", "+.3f")
-        lines.append(f"| {text} | {with_interval(row, 'mean_auroc')} | {difference} |")
+            difference = Estimate.of(row, "difference").text("+.3f")
+        lines.append(f"| {text} | {Estimate.of(row, 'mean_auroc').text()} | {difference} |")
     return "\n".join(lines)
 
 
@@ -215,7 +233,7 @@ def _sharp(scored: Scored) -> Scored:
     return scored.of((scored.metadata[SIDE_COLUMN] >= SHARP_SIDE).to_numpy())
 
 
-def _mean_auroc(scored: Scored, settings: Settings) -> dict[str, Any]:
+def _mean_auroc(scored: Scored, settings: Settings) -> MeasuredRow:
     bootstrap = settings.bootstrap(scored.metadata)
     areas = [mean_over_findings(each.auroc(scored.labels, scored.scores)) for each in (bootstrap.once(), bootstrap)]
     return {"mean_auroc": float(areas[0][0]), "mean_auroc_ci": interval(areas[1])}

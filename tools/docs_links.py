@@ -2,14 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # [text](../file), and not a link within docs/.
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)\)")
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace links to files of the repository by the text of the link and the file's path.
 
     Raises:

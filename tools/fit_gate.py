@@ -9,7 +9,7 @@ import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,27 @@ WEIGHTS, FIGURES, PLOT = (
 UNITS, RESAMPLES = 24, 300
 # Of the radiographs that the gate was not fitted on.
 KEPT = 0.99
+
+
+class KindFigures(TypedDict):
+    """How well the gate tells one kind of picture from radiographs; see `measure`."""
+
+    pictures: int
+    groups: int
+    auroc: float
+    auroc_ci: list[float] | None
+    rejected: float
+    rejected_ci: list[float] | None
+    rejected_at_kept: float
+    rejected_at_kept_ci: list[float] | None
+
+
+class GateFigures(TypedDict):
+    """results/gate.json."""
+
+    kept: dict[str, float]
+    films: int
+    kinds: dict[str, KindFigures]
 
 
 def main() -> int:
@@ -71,7 +92,7 @@ def cross_fit(pictures: Pictures) -> tuple[NDArray[np.float64], float]:
     return scores, float(np.mean(limits))
 
 
-def measure(fitted: Pictures, crossed: NDArray[np.float64], test: Pictures, gate: Gate) -> dict[str, Any]:
+def measure(fitted: Pictures, crossed: NDArray[np.float64], test: Pictures, gate: Gate) -> GateFigures:
     """Measure a gate on the test pictures; real pictures of others by `crossed`, since there are few.
 
     Args:
@@ -85,7 +106,7 @@ def measure(fitted: Pictures, crossed: NDArray[np.float64], test: Pictures, gate
     scores, real = gate.scores(test.features), fitted.real
     films = test.kind == FILMS
     limit = np.quantile(scores[films], 1 - KEPT)
-    figures: dict[str, Any] = {
+    figures: GateFigures = {
         "kept": {kind: round(float((scores[test.kind == kind] > 0).mean()), 4) for kind in (FILMS, PHANTOMS)},
         "films": int(films.sum()),
         "kinds": {},
@@ -101,20 +122,27 @@ def measure(fitted: Pictures, crossed: NDArray[np.float64], test: Pictures, gate
     return figures
 
 
-def _measure_kind(films: NDArray, patients: NDArray, others: NDArray, groups: NDArray, limit: float) -> dict[str, Any]:
+def _measure_kind(films: NDArray, patients: NDArray, others: NDArray, groups: NDArray, limit: float) -> KindFigures:
     labels = np.concatenate([np.ones(len(films)), np.zeros(len(others))])[:, None]
     values = np.concatenate([films, others])[:, None]
     # A manipulated film belongs to the same patient as the film itself.
     bootstrap = Bootstrap.draw(np.concatenate([patients, groups]), RESAMPLES)
     rejected = {"rejected": others <= 0, "rejected_at_kept": others <= limit}
     mine, count = bootstrap.of(np.arange(len(films), len(values))), len(np.unique(groups))
-    figures: dict[str, Any] = {"pictures": len(others), "groups": count}
-    figures["auroc"] = round(float(bootstrap.once().auroc(labels, values)[0, 0]), 4)
-    figures["auroc_ci"] = _rounded(interval(bootstrap.auroc(labels, values)[:, 0], count))
-    for name, below in rejected.items():
-        figures[name] = round(float(below.mean()), 4)
-        figures[f"{name}_ci"] = _rounded(interval(mine.ratio(below, np.ones(len(below))), count))
-    return figures
+    shares = {name: round(float(below.mean()), 4) for name, below in rejected.items()}
+    bounds = {
+        name: _rounded(interval(mine.ratio(below, np.ones(len(below))), count)) for name, below in rejected.items()
+    }
+    return {
+        "pictures": len(others),
+        "groups": count,
+        "auroc": round(float(bootstrap.once().auroc(labels, values)[0, 0]), 4),
+        "auroc_ci": _rounded(interval(bootstrap.auroc(labels, values)[:, 0], count)),
+        "rejected": shares["rejected"],
+        "rejected_ci": bounds["rejected"],
+        "rejected_at_kept": shares["rejected_at_kept"],
+        "rejected_at_kept_ci": bounds["rejected_at_kept"],
+    }
 
 
 def draw(curves: dict[str, NDArray], films: NDArray) -> None:
@@ -143,7 +171,7 @@ def as_written(gate: Gate) -> Gate:
     return Gate(*(np.asarray(part, np.float16).astype(np.float32) for part in parts))
 
 
-def write_weights(gate: Gate, figures: dict[str, Any]) -> None:
+def write_weights(gate: Gate, figures: GateFigures) -> None:
     """Write gate_weights_cxrfpn.py."""
     parts = (gate.mean, gate.scale, gate.hidden, gate.hidden_bias, gate.output, gate.output_bias)
     values = np.concatenate([np.ravel(part) for part in parts]).astype(np.float16)

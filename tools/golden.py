@@ -5,7 +5,6 @@ After a release of other weights, store them again: python -m tools.golden
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ IMAGE = "demo/examples/phantom-edema.png"
 PATIENT = {"age": 63, "sex": "F", "view_position": "PA"}
 
 
-def measure_golden(pipe: ChestXrayFindingsPipeline) -> dict[str, Any]:
+def measure_golden(pipe: ChestXrayFindingsPipeline) -> dict[str, object]:
     """Return the scores of the drawn radiograph, and what gave them.
 
     They are computed in single precision, as the pipeline's mixed precision differs from one CPU to another.

@@ -1,12 +1,17 @@
 """Photograph a running demo for the README: python -m tools.make_screenshots http://127.0.0.1:7860"""
 
+from __future__ import annotations
+
 import io
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DESK, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -42,7 +47,7 @@ def main() -> None:
     print(f"written: {DOCS}")
 
 
-def _open(browser: Any, theme: str, viewport: dict[str, int]) -> Any:
+def _open(browser: Browser, theme: str, viewport: dict[str, int]) -> Page:
     page = browser.new_page(viewport=viewport)
     page.goto(f"{sys.argv[1]}/?__theme={theme}")
     page.wait_for_selector(".example")

@@ -6,11 +6,13 @@ The text around the tables is written by hand; a table stands between `<!-- name
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cxrfpn.evaluation.card_calls import three_way_table
+from cxrfpn.evaluation.figures import AnyFindingFigures, Estimate, Figures, FindingFigures, LocalisationFigures
 from cxrfpn.evaluation.markdown import fill
+from tools.ablation import MeasuredRows
 from tools.ablation import table as ablation_table
+from tools.fit_gate import GateFigures
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -19,10 +21,8 @@ METRICS, ABLATION = RESULTS / "metrics.json", RESULTS / "ablation.json"
 GATE = RESULTS / "gate.json"
 PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md")
 
-Figures = Mapping[str, Any]
 
-
-def tables(figures: Figures, ablation: Figures, measured_gate: Figures) -> dict[str, str]:
+def tables(figures: Figures, ablation: Mapping[str, MeasuredRows], measured_gate: GateFigures) -> dict[str, str]:
     """Return the table of each marker.
 
     Args:
@@ -30,19 +30,21 @@ def tables(figures: Figures, ablation: Figures, measured_gate: Figures) -> dict[
         ablation: ablation.json as `tools.ablation` writes it.
         measured_gate: gate.json as `tools.fit_gate` writes it.
     """
+    any_figures, three_way = figures["any_finding"], figures["three_way"]
+    assert any_figures is not None and three_way is not None  # the released thresholds.json has both
     return {
         "gate": gate(measured_gate),
         "headline": headline(figures, ablation["parts"]),
         "findings": findings(figures),
-        "any-finding": any_finding(figures["any_finding"]),
-        "three-way": three_way_table(figures["three_way"]),
+        "any-finding": any_finding(any_figures),
+        "three-way": three_way_table(three_way),
         "maps": maps(figures["localisation"]),
         "release": ablation_table(ablation["release"]),
         "parts": ablation_table(ablation["parts"]),
     }
 
 
-def headline(figures: Figures, ablation: Figures) -> str:
+def headline(figures: Figures, ablation: MeasuredRows) -> str:
     """Return the mean AUROC beside its baselines, on sharp and on all test radiographs."""
     sharp = figures["subgroups"]["source"]["groups"]["sharp"]
     patient, pixels = (with_interval(ablation["rows"][name], "mean_auroc") for name in ("patient-only", "pixels"))
@@ -70,7 +72,7 @@ def findings(figures: Figures) -> str:
     return "\n".join(["| finding | AUROC | positives called | negatives called |", "|---|---|---:|---:|", *rows])
 
 
-def any_finding(figure: Figures) -> str:
+def any_finding(figure: AnyFindingFigures) -> str:
     """Return AUROC and calibration of the answer to whether there is any finding."""
     images = figure["positives"] + figure["negatives"]
     return "\n".join(
@@ -84,7 +86,7 @@ def any_finding(figure: Figures) -> str:
     )
 
 
-def gate(figures: Figures) -> str:
+def gate(figures: GateFigures) -> str:
     """Return how well the gate tells each kind of picture from radiographs."""
     rows = [
         f"| {kind} | {row['pictures']:,} of {row['groups']:,} | {with_interval(row)} "
@@ -95,12 +97,12 @@ def gate(figures: Figures) -> str:
     return "\n".join([head, "|---|---:|---|---|---|", *rows])
 
 
-def _shares(row: Figures, key: str) -> str:
-    bounds = row[f"{key}_ci"]
-    return f"{row[key]:.1%}" + (f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else "")
+def _shares(row: Mapping[str, object], name: str) -> str:
+    estimate = Estimate.of(row, name)
+    return estimate.text(".1%") if estimate.bounds else f"{estimate.value:.1%}"
 
 
-def maps(localisation: Figures) -> str:
+def maps(localisation: LocalisationFigures) -> str:
     """Return how often maps point into a box, beside the blind map."""
     return "\n".join(
         [
@@ -112,17 +114,12 @@ def maps(localisation: Figures) -> str:
     )
 
 
-def with_interval(figures: Figures, key: str = "auroc") -> str:
+def with_interval(figures: Mapping[str, object], name: str = "auroc") -> str:
     """Return "value (low to high)" with three digits, or "undefined"."""
-    if figures[key] is None:
-        return "undefined"
-    interval = figures[f"{key}_ci"]
-    if interval is None:
-        return f"{figures[key]:.3f} (too few patients for an interval)"
-    return f"{figures[key]:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+    return Estimate.of(figures, name).text(undefined="undefined", no_interval="too few patients for an interval")
 
 
-def _of_patients(row: Figures) -> str:
+def _of_patients(row: FindingFigures) -> str:
     """Return the patients that a finding's positives belong to; older metrics.json files lack them."""
     return f" ({row['positive_patients']:,} patients)" if "positive_patients" in row else ""
 

@@ -6,19 +6,19 @@ most 0.005 of AUROC better: the rule is the one that has nothing of its own to f
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, fit_calibration
+from cxrfpn.evaluation.figures import AnyFindingFigures
 from cxrfpn.evaluation.folds import split_patients
 from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval
 from cxrfpn.evaluation.metrics import measure
 from cxrfpn.evaluation.predictions import Scored
 from cxrfpn.evaluation.thresholds import describe_thresholds, find_operating_points
-from thresholds_cxrfpn import ANY_FINDING, NEAREST_TO_ONE, Thresholds
+from thresholds_cxrfpn import ANY_FINDING, NEAREST_TO_ONE, AnyFindingFit, Thresholds
 
 NAMES = (ANY_FINDING,)
 
@@ -57,7 +57,7 @@ def cross_fitted_score(
     return result
 
 
-def fit_any_finding(labels: NDArray[np.float64], scores: NDArray[np.float64], min_precision: float) -> dict[str, Any]:
+def fit_any_finding(labels: NDArray[np.float64], scores: NDArray[np.float64], min_precision: float) -> AnyFindingFit:
     """Fit thresholds and calibration of the fifteenth answer, as thresholds.json keeps them.
 
     Args:
@@ -79,7 +79,7 @@ def fit_any_finding(labels: NDArray[np.float64], scores: NDArray[np.float64], mi
     }
 
 
-def measure_any_finding(scored: Scored, thresholds: Thresholds, bootstrap: Bootstrap) -> dict[str, Any] | None:
+def measure_any_finding(scored: Scored, thresholds: Thresholds, bootstrap: Bootstrap) -> AnyFindingFigures | None:
     """Measure the fifteenth answer on a scored split.
 
     Returns:
@@ -95,7 +95,8 @@ def measure_any_finding(scored: Scored, thresholds: Thresholds, bootstrap: Boots
     behind = [count_patients(labels == value, patients)[0] for value in (0, 1)]
     probability = calibrate(scores, {ANY_FINDING: thresholds.any_finding["calibration"]}, NAMES)[known, 0]
     truth = labels[known, 0] == 1
-    return figures | {
+    return {
+        **figures,
         "positive_patients": behind[1],
         "auroc_ci": interval(bootstrap.auroc(labels, scores)[:, 0], min(behind)),
         "ece_calibrated": expected_calibration_error(truth, probability) if len(truth) else None,

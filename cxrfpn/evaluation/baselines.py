@@ -1,7 +1,6 @@
 """Measure the baselines that a model must beat: age, view and sex alone, and chance."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.labels import truth_matrix
+from cxrfpn.evaluation.figures import BaselineFigures
 from cxrfpn.evaluation.folds import FOLDS, deal_patients
 from cxrfpn.evaluation.metrics import auroc_by_finding, mean_auroc
 from patient_cxrfpn import Patient
@@ -78,14 +78,14 @@ def measure_baselines(
     test: pd.DataFrame,
     seed: int = 0,
     findings: Sequence[str] = FINDINGS,
-) -> dict[str, Any]:
+) -> BaselineFigures:
     """Measure the AUROC by the patient alone, and of the model's own scores against shuffled labels.
 
     Args:
         train: metadata to fit the first on, of none of the images of `test`, and empty to leave it out; None cross-fits
             it on `test`, over patients.
     """
-    baselines: dict[str, Any] = {"shuffled_labels": _shuffled(labels, scores, seed, findings)}
+    baselines: BaselineFigures = {"shuffled_labels": _shuffled(labels, scores, seed, findings)}
     if not len(test if train is None else train) or (train is None and test["patient_id"].nunique() < FOLDS):
         return baselines
     by_patient = (

@@ -1,8 +1,7 @@
 """Write the card of a run: what the model is for, how it was measured, and where it fails, from metrics.json."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -18,8 +17,10 @@ from cxrfpn.evaluation.card_sections import (
     subgroups_section,
     thresholds_section,
 )
+from cxrfpn.evaluation.figures import Figures
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES
+from thresholds_cxrfpn import FittedOn
 
 # In the order of the card, after the results.
 SECTIONS = (
@@ -70,7 +71,7 @@ LIMITS = """\
 """
 
 
-def write_card(figures: Mapping[str, Any], plots: Sequence[str], recipe: str | None = None) -> str:
+def write_card(figures: Figures, plots: Sequence[str], recipe: str | None = None) -> str:
     """README.md of a scored system; of a model with what it is for, and `model-index` metadata for the Hub.
 
     Args:
@@ -102,7 +103,7 @@ def write_card(figures: Mapping[str, Any], plots: Sequence[str], recipe: str | N
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(filter(None, sections))))
 
 
-def _named(figures: Mapping[str, Any]) -> str:
+def _named(figures: Figures) -> str:
     """Describe in words what the model finds."""
     names = tuple(figures["findings"])
     if names == FINDINGS:
@@ -110,7 +111,7 @@ def _named(figures: Mapping[str, Any]) -> str:
     return f"{len(names)} {'finding' if len(names) == 1 else 'findings'} ({', '.join(names)})"
 
 
-def _eval_results(figures: Mapping[str, Any]) -> list[EvalResult]:
+def _eval_results(figures: Figures) -> list[EvalResult]:
     values = {
         ("roc_auc", "mean AUROC"): figures["mean_auroc"],
         ("average_precision", "mean average precision"): figures["macro"]["average_precision"],
@@ -137,7 +138,7 @@ def _eval_results(figures: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _data(figures: Mapping[str, Any]) -> str:
+def _data(figures: Figures) -> str:
     fitted = figures["fitted_on"]
     lines = [
         "## Data\n",
@@ -174,5 +175,5 @@ def _data(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _patients(fitted: Mapping[str, Any]) -> str:
+def _patients(fitted: FittedOn) -> str:
     return f" of {fitted['patients']:,} patients" if "patients" in fitted else ""

@@ -1,13 +1,11 @@
 """The sections of a card on any_finding and three-way calls, from metrics.json."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from cxrfpn.evaluation.markdown import number, percent, table, with_interval
+from cxrfpn.evaluation.figures import Estimate, Figures, ThreeWayFigures
+from cxrfpn.evaluation.markdown import number, percent, table
 from thresholds_cxrfpn import CALLS
 
 
-def any_finding_section(figures: Mapping[str, Any]) -> str:
+def any_finding_section(figures: Figures) -> str:
     """Whether there is any finding; nothing where thresholds.json was fitted without it."""
     if not (figure := figures.get("any_finding")):
         return ""
@@ -16,15 +14,16 @@ def any_finding_section(figures: Mapping[str, Any]) -> str:
         for name, point in figure["operating_points"].items()
     ]
     header = ("operating point", "threshold", "sensitivity", "specificity", "precision")
+    auroc = Estimate.of(figure, "auroc").text()
     return (
-        f"## Any finding\n\nWhether the radiograph has any of the findings: AUROC {with_interval(figure, 'auroc')} "
+        f"## Any finding\n\nWhether the radiograph has any of the findings: AUROC {auroc} "
         f"({figure['positives']:,} images with, {figure['negatives']:,} without). The score joins the calibrated "
         "probabilities of the findings as if they were independent (noisy or) and is calibrated in its turn: ECE "
         f"{number(figure['ece_calibrated'])}, Brier {number(figure['brier_calibrated'])}.\n\n{table(header, rows)}\n"
     )
 
 
-def three_way_section(figures: Mapping[str, Any]) -> str:
+def three_way_section(figures: Figures) -> str:
     """Three-way calls: whether they keep their guarantee, and what another prevalence does to them."""
     if not (calls := figures.get("three_way")):
         return ""
@@ -45,7 +44,7 @@ def three_way_section(figures: Mapping[str, Any]) -> str:
     )
 
 
-def three_way_table(calls: Mapping[str, Any]) -> str:
+def three_way_table(calls: ThreeWayFigures) -> str:
     """Return a row for each finding.
 
     Args:
@@ -54,10 +53,11 @@ def three_way_table(calls: Mapping[str, Any]) -> str:
     rows = [
         (
             name.replace("_", " "),
-            *(with_interval(figure, f"covered_{which}") for which in ("with", "without", "without_weighted")),
+            *(Estimate.of(figure, f"covered_{which}").text() for which in ("with", "without", "without_weighted")),
             *(percent(figure["shares"][call]) for call in CALLS),
             f"{percent(figure['prevalence_fitted'])}, {percent(figure['prevalence'])}",
-            *(f"{percent(figure[f'right_{call}_fitted'])}, {percent(figure[f'right_{call}'])}" for call in CALLS[:2]),
+            f"{percent(figure['right_present_fitted'])}, {percent(figure['right_present'])}",
+            f"{percent(figure['right_absent_fitted'])}, {percent(figure['right_absent'])}",
         )
         for name, figure in calls["findings"].items()
     ]

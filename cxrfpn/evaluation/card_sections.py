@@ -1,10 +1,11 @@
 """The sections of a card that show figures: tables in markdown, all from metrics.json."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
+from cxrfpn.evaluation.figures import Estimate, Figures, PatientBaseline
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
-from cxrfpn.evaluation.markdown import number, table, with_interval
+from cxrfpn.evaluation.markdown import number, table
 
 CAPTIONS = {
     "auroc": "AUROC of each finding with its interval, beside what age, view position and sex alone reach",
@@ -16,19 +17,37 @@ CAPTIONS = {
     "examples": "Test radiographs with true and called findings (blue: all right)",
 }
 
+# The calibration errors, and the heads of their columns.
+ERRORS: dict[
+    Literal["ece", "ece_calibrated", "ece_at_prevalence", "brier", "brier_calibrated", "brier_at_prevalence"], str
+] = {
+    "ece": "ECE, score",
+    "ece_calibrated": "ECE, calibrated",
+    "ece_at_prevalence": "ECE, at the other prevalence",
+    "brier": "Brier, score",
+    "brier_calibrated": "Brier, calibrated",
+    "brier_at_prevalence": "Brier, at the other prevalence",
+}
+# The figures that tables show of calls, of operating points, and of maps.
+SHOWN: tuple[Literal["average_precision", "f1", "precision", "recall", "specificity"], ...] = (
+    "average_precision", "f1", "precision", "recall", "specificity",
+)  # fmt: skip
+OF_POINTS: tuple[Literal["sensitivity", "specificity", "precision"], ...] = ("sensitivity", "specificity", "precision")
+OF_MAPS: tuple[Literal["pointing_accuracy", "ap25", "mean_iou"], ...] = ("pointing_accuracy", "ap25", "mean_iou")
 
-def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
+
+def results_section(figures: Figures, plots: Sequence[str]) -> str:
     """Every finding, beside the baselines of patient data alone and of shuffled labels."""
     baselines = figures["baselines"]
-    patient = baselines.get("patient_only", {"mean_auroc": None, "findings": {}})
+    patient = baselines.get("patient_only")
     rows = [
         (
             name,
             f"{figure['positives']:,}",
             f"{figure['positive_patients']:,}",
-            with_interval(figure, "auroc"),
-            number(patient["findings"].get(name)),
-            *(number(figure[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
+            Estimate.of(figure, "auroc").text(),
+            number(patient and patient["findings"].get(name)),
+            *(number(figure[key]) for key in SHOWN),
             number(figure["threshold"]) + ("*" if figure["few_positives_to_fit"] else ""),
         )
         for name, figure in figures["findings"].items()
@@ -39,9 +58,9 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
             "**mean**",
             "",
             "",
-            with_interval(figures, "mean_auroc"),
-            number(patient["mean_auroc"]),
-            *(number(macro[key]) for key in ("average_precision", "f1", "precision", "recall", "specificity")),
+            Estimate.of(figures, "mean_auroc").text(),
+            number(patient and patient["mean_auroc"]),
+            *(number(macro[key]) for key in SHOWN),
             "",
         )
     )
@@ -67,7 +86,7 @@ def results_section(figures: Mapping[str, Any], plots: Sequence[str]) -> str:
     )
 
 
-def thresholds_section(figures: Mapping[str, Any]) -> str:
+def thresholds_section(figures: Figures) -> str:
     """Tabulate what each operating point does."""
     points = figures["operating_points"]
     header = ("finding", *(f"{name}: threshold, sens./spec./prec." for name in points))
@@ -76,7 +95,7 @@ def thresholds_section(figures: Mapping[str, Any]) -> str:
             finding,
             *(
                 f"{number(point[finding]['threshold'])}, "
-                + "/".join(number(point[finding][key], 2) for key in ("sensitivity", "specificity", "precision"))
+                + "/".join(number(point[finding][key], 2) for key in OF_POINTS)
                 for point in points.values()
             ),
         )
@@ -91,7 +110,7 @@ def thresholds_section(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _chosen(figures: Mapping[str, Any]) -> list[str]:
+def _chosen(figures: Figures) -> list[str]:
     """How the default operating point was chosen, where thresholds.json says so."""
     if not (chosen := figures["default_chosen_by"]):
         return []
@@ -99,12 +118,10 @@ def _chosen(figures: Mapping[str, Any]) -> list[str]:
     return [f"The default is `{figures['operating_point']}`, chosen by the {chosen['rule']}: {means}.\n"]
 
 
-def calibration_section(figures: Mapping[str, Any]) -> str:
+def calibration_section(figures: Figures) -> str:
     """How far scores, and probabilities, are from how often a finding is there."""
-    kinds = {"": "score", "_calibrated": "calibrated", "_at_prevalence": "at the other prevalence"}
-    there = [suffix for suffix in kinds if f"ece{suffix}" in figures["macro"]]
-    header = ("finding", *(f"{what}, {kinds[suffix]}" for what in ("ECE", "Brier") for suffix in there))
-    keys = [f"{what}{suffix}" for what in ("ece", "brier") for suffix in there]
+    keys = [key for key in ERRORS if key in figures["macro"]]
+    header = ("finding", *(ERRORS[key] for key in keys))
     rows = [(name, *(number(figure.get(key)) for key in keys)) for name, figure in figures["findings"].items()]
     count = figures["macro"]["calibrated_findings"]
     rows.append((f"**mean of {count}**", *(number(figures["macro"].get(key)) for key in keys)))
@@ -116,17 +133,21 @@ def calibration_section(figures: Mapping[str, Any]) -> str:
     return f"## Calibration\n\n{said}\n\n{table(header, rows)}\n"
 
 
-def subgroups_section(figures: Mapping[str, Any]) -> str:
+def subgroups_section(figures: Figures) -> str:
     """Tabulate groups of patients and images, and the gaps between them."""
     rows, gaps = [], []
     keys = ("auroc", "sensitivity", "specificity")
     for attribute, report in figures["subgroups"].items():
         for group, row in report["groups"].items():
             counts = (f"{row['images']:,}", f"{row['patients']:,}")
-            rows.append((attribute, group, *counts, *(with_interval(row, key) for key in keys)))
-        for group, row in report["gaps"].items():
+            rows.append((attribute, group, *counts, *(Estimate.of(row, key).text() for key in keys)))
+        for group, gap in report["gaps"].items():
             gaps.append(
-                (attribute, f"{group} minus {report['reference']}", *(with_interval(row, key, "+.3f") for key in keys))
+                (
+                    attribute,
+                    f"{group} minus {report['reference']}",
+                    *(Estimate.of(gap, key).text("+.3f") for key in keys),
+                )
             )
     header = ("AUROC", "sensitivity", "specificity")
     return "\n".join(
@@ -141,11 +162,11 @@ def subgroups_section(figures: Mapping[str, Any]) -> str:
     )
 
 
-def localisation_section(figures: Mapping[str, Any]) -> str:
+def localisation_section(figures: Figures) -> str:
     """Tabulate finding maps against boxes; empty where there are no boxes."""
     if "localisation" not in figures:
         return ""
-    model, baseline = (figures["localisation"][who] for who in ("model", "mean_box"))
+    model, baseline = figures["localisation"]["model"], figures["localisation"]["mean_box"]
     rows = [
         (
             name,
@@ -153,16 +174,14 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
             str(figure["patients"]),
             *(
                 cell
-                for key in ("pointing_accuracy", "ap25", "mean_iou")
-                for cell in (with_interval(figure, key), number(baseline["findings"][name][key]))
+                for key in OF_MAPS
+                for cell in (Estimate.of(figure, key).text(), number(baseline["findings"][name][key]))
             ),
         )
         for name, figure in model["findings"].items()
     ]
     cells = (
-        cell
-        for key in ("pointing_accuracy", "ap25", "mean_iou")
-        for cell in (with_interval(model["mean"], key), number(baseline["mean"][key]))
+        cell for key in OF_MAPS for cell in (Estimate.of(model["mean"], key).text(), number(baseline["mean"][key]))
     )
     rows.append(("**mean**", str(sum(figure["boxes"] for figure in model["findings"].values())), "", *cells))
     header = (
@@ -197,7 +216,7 @@ def localisation_section(figures: Mapping[str, Any]) -> str:
     )
 
 
-def other_labels_section(figures: Mapping[str, Any]) -> str:
+def other_labels_section(figures: Figures) -> str:
     """Tabulate the same scores by the labels of another table; empty where none is given."""
     if "other_labels" not in figures:
         return ""
@@ -207,8 +226,8 @@ def other_labels_section(figures: Mapping[str, Any]) -> str:
             f"{name} (any of {', '.join(label['members'])})" if label["members"] else name,
             f"{label['positives']:,}",
             f"{label['negatives']:,}",
-            with_interval(label, "auroc"),
-            with_interval(label, "auroc_own"),
+            Estimate.of(label, "auroc").text(),
+            Estimate.of(label, "auroc_own").text(),
         )
         for name, label in other["labels"].items()
     ]
@@ -221,14 +240,14 @@ def other_labels_section(figures: Mapping[str, Any]) -> str:
     )
 
 
-def comparison_section(figures: Mapping[str, Any]) -> str:
+def comparison_section(figures: Figures) -> str:
     """Another system beside this one; nothing where there is none."""
     if "comparison" not in figures:
         return ""
     comparison = figures["comparison"]
     entries = {**comparison["findings"], "**mean**": comparison["mean_auroc"]}
     rows = [
-        (name, number(entry["first"]), number(entry["second"]), with_interval(entry, "difference", "+.3f"))
+        (name, number(entry["first"]), number(entry["second"]), Estimate.of(entry, "difference").text("+.3f"))
         for name, entry in entries.items()
     ]
     return (
@@ -237,8 +256,8 @@ def comparison_section(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _cross_fitted(patient: Mapping[str, Any]) -> str:
-    folds = patient.get("folds")
+def _cross_fitted(patient: PatientBaseline | None) -> str:
+    folds = patient and patient["folds"]
     return f" (fitted on these images, in {folds} folds of patients)" if folds else ""
 
 

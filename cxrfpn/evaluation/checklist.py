@@ -4,19 +4,27 @@ import string
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
+
+from cxrfpn.evaluation.figures import Bounds, Figures
 
 FORMS = ("claim-2024", "tripod-ai")
 FOLDER = Path(__file__).parent / "checklists"
 OPEN = "**open**"
 LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "datasets", "scikit-learn", "numpy")
 
+# Figures that answers name as they are, and counts.
+NAMES: tuple[Literal["system", "source", "split", "protocol", "resampled", "operating_point"], ...] = (
+    "system", "source", "split", "protocol", "resampled", "operating_point",
+)  # fmt: skip
+COUNTS: tuple[Literal["images", "patients", "resamples"], ...] = ("images", "patients", "resamples")
 
-def write_checklists(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe: str | None) -> tuple[str, list[str]]:
+
+def write_checklists(figures: Figures, metadata: pd.DataFrame, recipe: str | None) -> tuple[str, list[str]]:
     """Fill both forms.
 
     Args:
@@ -47,13 +55,12 @@ def write_checklists(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe:
     return "\n".join([intro, *sections]), counts
 
 
-def gather_facts(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe: str | None) -> dict[str, str]:
+def gather_facts(figures: Figures, metadata: pd.DataFrame, recipe: str | None) -> dict[str, str]:
     """Return what the answers name, as text; what the run does not say is left out."""
     coverage, fitted = figures["coverage"], figures["fitted_on"]
-    facts: dict[str, Any] = {name: figures[name] for name in ("system", "source", "split", "protocol")}
-    facts |= {name: f"{figures[name]:,}" for name in ("images", "patients", "resamples")}
-    facts |= {name: figures[name] for name in ("resampled", "operating_point")}
-    baseline = figures["baselines"].get("patient_only", {})
+    facts: dict[str, object] = {name: figures[name] for name in NAMES}
+    facts |= {name: f"{figures[name]:,}" for name in COUNTS}
+    baseline = figures["baselines"].get("patient_only")
     facts |= {
         # What is true of our packages is not said of anyone's predictions.
         "package": figures["system"] if figures["is_model"] else None,
@@ -67,7 +74,7 @@ def gather_facts(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe: str
         "unknown_view": int(metadata["view_position"].isna().sum()),
         "unknown_labels": _unknown_labels(figures),
         "disjoint": _disjoint(figures["protocol"], figures["split"]),
-        "train_images": None if baseline.get("folds") else baseline.get("fitted_on"),
+        "train_images": baseline["fitted_on"] if baseline and not baseline["folds"] else None,
         "software": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "fitted_images": fitted.get("images"),
         "fitted_dataset": fitted.get("dataset"),
@@ -76,11 +83,11 @@ def gather_facts(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe: str
         "shift": _shift(figures),
     }
     if localisation := figures.get("localisation"):
-        model, baseline = localisation["model"], localisation["mean_box"]
+        model, blind = localisation["model"], localisation["mean_box"]
         facts |= {
             "boxes": sum(finding["boxes"] for finding in model["findings"].values()),
             "pointing": f"{model['mean']['pointing_accuracy']:.3f}",
-            "pointing_baseline": f"{baseline['mean']['pointing_accuracy']:.3f}",
+            "pointing_baseline": f"{blind['mean']['pointing_accuracy']:.3f}",
         }
     if other := figures.get("other_labels"):
         facts |= {"other_images": other["images"], "other_table": other["table"]}
@@ -88,7 +95,7 @@ def gather_facts(figures: Mapping[str, Any], metadata: pd.DataFrame, recipe: str
     return {name: str(value) for name, value in facts.items() if value is not None}
 
 
-def _recipe_facts(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+def _recipe_facts(recipe: Mapping[str, Any] | None) -> dict[str, object]:
     if not recipe:
         return {}
     plain = ("stored_size", "no_finding_share", "patient_dropout", "backbone_weights", "optimizer", "learning_rate",
@@ -117,13 +124,13 @@ def _cell(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("\n", " ")
 
 
-def _with_interval(value: float | None, bounds: tuple[float, float] | None) -> str | None:
+def _with_interval(value: float | None, bounds: Bounds | None) -> str | None:
     if value is None or np.isnan(value):
         return None
     return f"{value:.3f}" + (f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else "")
 
 
-def _characteristics(metadata: pd.DataFrame, figures: Mapping[str, Any]) -> str:
+def _characteristics(metadata: pd.DataFrame, figures: Figures) -> str:
     ages = metadata["age"].dropna()
     parts = []
     if len(ages):
@@ -137,7 +144,7 @@ def _characteristics(metadata: pd.DataFrame, figures: Mapping[str, Any]) -> str:
     return "; ".join([*parts, f"images with {', '.join(ill)}"] if ill else parts)
 
 
-def _unknown_labels(figures: Mapping[str, Any]) -> int:
+def _unknown_labels(figures: Figures) -> int:
     known = sum(figure["positives"] + figure["negatives"] for figure in figures["findings"].values())
     return figures["images"] * len(figures["findings"]) - known
 
@@ -150,7 +157,7 @@ def _disjoint(protocol: str, split: str) -> str | None:
     return f"Patients: all images of a patient are in one partition (protocol {protocol})."
 
 
-def _shift(figures: Mapping[str, Any]) -> str | None:
+def _shift(figures: Figures) -> str | None:
     """How often findings are there in the scored images, and were there where thresholds were fitted."""
     fitted = figures["fitted_on"]
     if not fitted.get("images") or not fitted.get("positives"):

@@ -12,7 +12,7 @@ would need it is never made.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.choices import GUARANTEE
 from cxrfpn.evaluation.any_finding import any_label, any_score
+from cxrfpn.evaluation.figures import Bounds, CallFigures, ThreeWayFigures
 from cxrfpn.evaluation.intervals import Bootstrap, interval
 from cxrfpn.evaluation.predictions import Scored
 from cxrfpn.evaluation.thresholds import MARGIN
@@ -65,7 +66,7 @@ def call_all(
     return np.where(may_be_present == may_be_absent, UNCERTAIN, np.where(may_be_present, PRESENT, ABSENT))
 
 
-def measure_three_way(scored: Scored, thresholds: Thresholds, bootstrap: Bootstrap) -> dict[str, Any] | None:
+def measure_three_way(scored: Scored, thresholds: Thresholds, bootstrap: Bootstrap) -> ThreeWayFigures | None:
     """Measure the three-way calls of a scored split.
 
     Returns:
@@ -99,7 +100,7 @@ def measure_calls(
     bootstrap: Bootstrap,
     weights: NDArray[np.float64] | None = None,
     findings: Sequence[str] = FINDINGS,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, CallFigures]:
     """Measure how calls keep their guarantee on images that they were not fitted on, and what another prevalence does.
 
     Args:
@@ -127,12 +128,12 @@ def _measure(
     fitted: float | None,
     bootstrap: Bootstrap,
     weights: NDArray[np.float64] | None,
-) -> dict[str, Any]:
+) -> CallFigures:
     known = ~np.isnan(labels)
     weights = None if weights is None else weights[known]
     labels, calls, bootstrap = labels[known] == 1, calls[known], bootstrap.of(known)
     present, absent = calls == PRESENT, calls == ABSENT
-    figures: dict[str, Any] = {
+    figures: dict[str, object] = {
         "shares": {call: _share(calls == call) for call in CALLS},
         "prevalence": _share(labels),
         "prevalence_fitted": fitted,
@@ -150,7 +151,7 @@ def _measure(
             hits, misses = expected * called[right].mean(), (1 - expected) * called[~right].mean()
             share = float(hits / (hits + misses)) if hits + misses else None
         figures[f"right_{name}_fitted"] = share
-    return figures
+    return cast(CallFigures, figures)  # its keys are joined of names and suffixes
 
 
 def _limit(strangeness: NDArray[np.float64], patients: NDArray, guarantee: float) -> float | None:
@@ -187,7 +188,9 @@ def _share(rows: NDArray[np.bool_]) -> float | None:
     return float(rows.mean()) if len(rows) else None
 
 
-def _ratio(name: str, numerator: NDArray, denominator: NDArray, bootstrap: Bootstrap, patients: int) -> dict[str, Any]:
+def _ratio(
+    name: str, numerator: NDArray, denominator: NDArray, bootstrap: Bootstrap, patients: int
+) -> dict[str, float | Bounds | None]:
     if np.isnan(denominator).any() or not denominator.any():
         return {name: None, f"{name}_ci": None}
     value = float(numerator.sum() / denominator.sum())

@@ -1,17 +1,17 @@
 """A run's figures in the Hub's format of evaluation results, `.eval_results/*.yaml`."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+from cxrfpn.evaluation.figures import Figures
 
 FOLDER = ".eval_results"
 _HUB_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)(?::[\w.-]+)?(?:@([\w./-]+))?")
 
 
-def eval_results(figures: Mapping[str, Any]) -> dict[str, str]:
+def eval_results(figures: Figures) -> dict[str, str]:
     """Return {path: content} of the results of a data set on the Hub; nothing for any other source.
 
     Args:

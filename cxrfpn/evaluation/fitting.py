@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from cxrfpn.evaluation.conformal import fit_limits
 from cxrfpn.evaluation.folds import split_patients
 from cxrfpn.evaluation.intervals import count_patients
 from cxrfpn.evaluation.thresholds import MIN_PRECISION, find_operating_points, mark_thresholds
-from thresholds_cxrfpn import ANY_FINDING
+from thresholds_cxrfpn import ChosenBy, FittedOn, ThresholdsContent
 
 # Fitted where they are measured, thresholds and probabilities would look better than they are.
 FORBIDDEN_SPLITS = ("test", "all")
@@ -33,9 +32,9 @@ def fit_thresholds(
     weights_digest: str | None = None,
     min_precision: float = MIN_PRECISION,
     guarantee: float = GUARANTEE,
-    pixels: Mapping[str, Any] | None = None,
+    pixels: Mapping[str, int | None] | None = None,
     findings: Sequence[str] = FINDINGS,
-) -> dict[str, Any]:
+) -> ThresholdsContent:
     """Fit every operating point, the calibration and the limits of three-way calls, in the form of thresholds.json.
 
     The default is the operating point with the best macro F1, cross-validated over patients. Whether there is any
@@ -66,7 +65,7 @@ def fit_thresholds(
     labels, scores = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
     patients = rows["patient_id"].to_numpy(str)
     default, chosen_by = choose_default(labels, scores, patients, min_precision=min_precision, findings=findings)
-    fitted_on: dict[str, Any] = {
+    fitted_on: FittedOn = {
         "dataset": portable(dataset),
         "split": split,
         "images": len(labels),
@@ -84,7 +83,7 @@ def fit_thresholds(
     limits = fit_limits(labels, scores, patients, guarantee, findings)
     if any_finding:
         known = any_labels[~np.isnan(any_labels)]
-        fitted_on[ANY_FINDING] = {"positives": int(known.sum()), "known": len(known)}
+        fitted_on["any_finding"] = {"positives": int(known.sum()), "known": len(known)}
         limits |= fit_limits(any_labels, any_scores, patients, guarantee, NAMES)
     return {
         "default": default,
@@ -93,7 +92,7 @@ def fit_thresholds(
         "operating_points": find_operating_points(labels, scores, min_precision=min_precision, findings=findings),
         "marked": mark_thresholds(labels, scores, min_precision=min_precision, findings=findings),
         "calibration": fit_calibration(labels, scores, findings),
-        ANY_FINDING: any_finding,
+        "any_finding": any_finding,
         "conformal": {"guarantee": guarantee, "limits": limits},
     }
 
@@ -106,7 +105,7 @@ def choose_default(
     min_precision: float,
     findings: Sequence[str] = FINDINGS,
     seed: int = 0,
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, ChosenBy]:
     """Return the operating point with the best macro F1 on patients that its thresholds were not fitted on.
 
     The patients are dealt into folds; the images of each are called by thresholds fitted on the others, and F1 is

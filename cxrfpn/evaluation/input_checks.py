@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cxrfpn.data.labels import label_matrix
 from cxrfpn.data.manipulated import Manipulation, expose, frame, mark
 from cxrfpn.data.schema import Source
+from cxrfpn.evaluation.figures import Bounds
 from cxrfpn.evaluation.intervals import Bootstrap, interval, mean_over_findings
 from engine_cxrfpn import Engine
 
@@ -36,9 +37,39 @@ CHANGES: dict[str, Manipulation] = {
 }
 
 
+class ChangeFigures(TypedDict):
+    """What one change does: how far logits move, the share of calls that flip, and mean AUROC with its difference."""
+
+    moved: float
+    moved_ci: Bounds | None
+    flipped: float
+    flipped_ci: Bounds | None
+    auroc: float
+    difference: float
+    difference_ci: Bounds | None
+
+
+class InputChecks(TypedDict):
+    """What `check_inputs` measures; `auroc` is that of the films as they are."""
+
+    films: int
+    patients: int
+    auroc: float
+    changes: dict[str, ChangeFigures]
+
+
+class DrainFigures(TypedDict):
+    """Pneumothorax in films with a chest drain, or without one."""
+
+    films: int
+    patients: int
+    auroc: float | None
+    auroc_ci: Bounds | None
+
+
 def check_inputs(
     engine: Engine, source: Source, metadata: pd.DataFrame, films: Sequence[str], resamples: int = 1000
-) -> dict[str, Any]:
+) -> InputChecks:
     """Compare the scores of films with those of the same films after each of CHANGES.
 
     Args:
@@ -72,7 +103,7 @@ def check_inputs(
     limits = np.array([points[label] for label in engine.findings]).clip(1e-7, 1 - 1e-7)
     limits = np.log(limits / (1 - limits))
     before = _mean_auroc(bootstrap, labels, values[""])
-    figures: dict[str, Any] = {
+    figures: InputChecks = {
         "films": len(chosen),
         "patients": int(chosen["patient_id"].nunique()),
         "auroc": before[0],
@@ -96,7 +127,9 @@ def check_inputs(
     return figures
 
 
-def check_drains(scores: pd.DataFrame, metadata: pd.DataFrame, drains: Path, resamples: int = 1000) -> dict[str, Any]:
+def check_drains(
+    scores: pd.DataFrame, metadata: pd.DataFrame, drains: Path, resamples: int = 1000
+) -> dict[str, DrainFigures]:
     """Measure pneumothorax with and without a chest drain, each against the same films without pneumothorax.
 
     A model that has learnt the drain, which treats a pneumothorax, does much better on those that have one (Oakden-
@@ -121,7 +154,7 @@ def check_drains(scores: pd.DataFrame, metadata: pd.DataFrame, drains: Path, res
     values = scores.loc[rows["image_id"], "Pneumothorax"].to_numpy()[:, None]
     bootstrap = Bootstrap.draw(rows["patient_id"].to_numpy(str), resamples)
     groups = {"with a drain": ill & (drain == 1), "without a drain": ill & (drain == 0)}
-    figures: dict[str, Any] = {}
+    figures: dict[str, DrainFigures] = {}
     for name, positives in groups.items():
         labels = np.where(positives, 1.0, np.where(ill, np.nan, 0.0))[:, None]
         patients = int(rows.loc[positives, "patient_id"].nunique())

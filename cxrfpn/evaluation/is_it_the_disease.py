@@ -7,19 +7,19 @@ many; `--drains FILE` adds pneumothorax with and without a chest drain.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import pandas as pd
 
 from cxrfpn.data.schema import Source
 from cxrfpn.data.sources import open_source
+from cxrfpn.evaluation.figures import Estimate, Figures
 from cxrfpn.evaluation.fitting import portable
-from cxrfpn.evaluation.input_checks import check_drains, check_inputs
-from cxrfpn.evaluation.map_checks import check_maps
-from cxrfpn.evaluation.markdown import fill, number, percent, table, with_interval
+from cxrfpn.evaluation.input_checks import DrainFigures, InputChecks, check_drains, check_inputs
+from cxrfpn.evaluation.map_checks import MapChecks, check_maps
+from cxrfpn.evaluation.markdown import fill, number, percent, table
 from cxrfpn.files import write_text
 from engine_cxrfpn import load_engine
 from torch_engine_cxrfpn import TorchEngine
@@ -30,6 +30,16 @@ METRICS, PREDICTIONS = ROOT / "results" / "metrics.json", ROOT / "results" / "pr
 FILMS, CASES = 300, 200
 # How the columns on changed films are written.
 MOVED = {"moved": ".2f", "flipped": ".3f", "difference": "+.3f"}
+
+
+class Checks(TypedDict):
+    """results/is_it_the_disease.json; `drains` is None where no labels of drains were given."""
+
+    source: str
+    weights_digest: str | None
+    maps: MapChecks
+    inputs: InputChecks
+    drains: dict[str, DrainFigures] | None
 
 
 def main() -> int:
@@ -53,13 +63,13 @@ def main() -> int:
     return 0
 
 
-def check(arguments: argparse.Namespace) -> dict[str, Any]:
+def check(arguments: argparse.Namespace) -> Checks:
     """Run every check that the arguments ask for, on films of the split test."""
     source = open_source(arguments.source)
     engine = load_engine(arguments.model, "torch")
     metadata = source.metadata()
     test = metadata[metadata["split"] == "test"]
-    figures = {
+    figures: Checks = {
         "source": portable(source.name),
         "weights_digest": engine.weights_digest(),
         "maps": check_maps(cast(TorchEngine, engine), source, _draw(_with_boxes(source, test), arguments.cases)),
@@ -72,7 +82,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def tables(figures: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:
+def tables(figures: Checks, metrics: Figures) -> dict[str, str]:
     """Return the table of each marker of the page.
 
     Args:
@@ -80,18 +90,18 @@ def tables(figures: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, 
         metrics: metrics.json of the same model, for sharp and blurred sources.
     """
     maps, inputs = figures["maps"], figures["inputs"]
-    pointing = [(name, with_interval(row, "pointing_accuracy")) for name, row in maps["pointing"].items()]
+    pointing = [(name, Estimate.of(row, "pointing_accuracy").text()) for name, row in maps["pointing"].items()]
     deletion = [
-        (percent(row["covered"]), *(with_interval(row, key, "+.3f") for key in ("shown", "elsewhere", "difference")))
+        (percent(row["covered"]), *(Estimate.of(row, key).text("+.3f") for key in ("shown", "elsewhere", "difference")))
         for row in maps["deletion"]
     ]
     changes = [
-        (name, *(with_interval(row, key, form) for key, form in MOVED.items()))
+        (name, *(Estimate.of(row, key).text(form) for key, form in MOVED.items()))
         for name, row in inputs["changes"].items()
     ]
-    sources = metrics["subgroups"].get("source", {"groups": {}})["groups"]
+    sources = metrics["subgroups"]["source"]["groups"] if "source" in metrics["subgroups"] else {}
     sharp = [
-        (name, f"{row['images']:,}", f"{row['patients']:,}", with_interval(row, "auroc"))
+        (name, f"{row['images']:,}", f"{row['patients']:,}", Estimate.of(row, "auroc").text())
         for name, row in sources.items()
     ]
     counts = (
@@ -101,7 +111,7 @@ def tables(figures: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, 
     drains = "Not measured: no labels of drains were given."
     if figures["drains"]:
         rows = [
-            (name, str(row["films"]), str(row["patients"]), with_interval(row, "auroc"))
+            (name, str(row["films"]), str(row["patients"]), Estimate.of(row, "auroc").text())
             for name, row in figures["drains"].items()
         ]
         drains = table(("pneumothorax", "films", "patients", "AUROC"), rows)

@@ -3,9 +3,9 @@
 Maps and boxes are compared on a grid of GRID x GRID over the whole radiograph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.data.schema import Box
+from cxrfpn.evaluation.figures import MapFigures, MapSummary, MeanMapFigures
 from cxrfpn.evaluation.intervals import Bootstrap, interval
 
 GRID = 256
@@ -130,7 +131,7 @@ def _place_of(finding: str) -> tuple[int, str]:
     return (FINDINGS.index(finding) if finding in FINDINGS else len(FINDINGS)), finding
 
 
-def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
+def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> MapSummary:
     """Figures of each finding that has boxes, and their means over findings, with 95 % intervals.
 
     Args:
@@ -143,15 +144,17 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         `iobb` at each of LEVELS ({"0.1": ...}) with `mean_iou_ci` for their mean.
     """
     names = sorted({case.finding for case in cases}, key=_place_of)
-    figures, resampled = {}, {}
+    figures: dict[str, MapFigures] = {}
+    resampled = {}
     once = bootstrap.once()
     for finding in names:
         chosen = np.array([case.finding == finding for case in cases])
         mine = [case for case in cases if case.finding == finding]
         resampled[finding] = _figures(mine, bootstrap.of(chosen))
+        patients = len({case.patient_id for case in mine})
         figures[finding] = {
             "images": len(mine),
-            "patients": (patients := len({case.patient_id for case in mine})),
+            "patients": patients,
             "boxes": sum(len(case.boxes) for case in mine),
             **_with_intervals({name: values[0] for name, values in _figures(mine, once.of(chosen)).items()},
                               resampled[finding], patients),
@@ -161,13 +164,13 @@ def summarise(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, Any]:
         for name in ("pointing_accuracy", "near_accuracy", "ap25", "mean_iou")
     }
     spread = {name: np.nanmean([resampled[finding][name] for finding in names], axis=0) for name in mean}
-    by_level = {
-        name: {
-            level: float(np.mean([figures[finding][name][level] for finding in names])) for level in map(str, LEVELS)
-        }
-        for name in ("iou", "iobb")
-    }
-    return {"findings": figures, "mean": {**_with_intervals(mean, spread), **by_level}}
+    levels = [str(level) for level in LEVELS]
+    overall = _with_intervals(mean, spread)
+    overall["iou"], overall["iobb"] = (
+        {level: float(np.mean([shares[level] for shares in each])) for level in levels}
+        for each in ([figures[name]["iou"] for name in names], [figures[name]["iobb"] for name in names])
+    )
+    return {"findings": figures, "mean": overall}
 
 
 def _figures(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, NDArray[np.float64]]:
@@ -185,15 +188,17 @@ def _figures(cases: Sequence[Case], bootstrap: Bootstrap) -> dict[str, NDArray[n
 
 
 def _with_intervals(
-    figures: dict[str, Any], resampled: dict[str, NDArray[np.float64]], patients: int | None = None
-) -> dict[str, Any]:
-    measured: dict[str, Any] = {}
+    figures: Mapping[str, NDArray[np.float64]],
+    resampled: dict[str, NDArray[np.float64]],
+    patients: int | None = None,
+) -> MeanMapFigures:
+    measured: dict[str, object] = {}
     for name, value in figures.items():
         if np.ndim(value):
             measured[name] = dict(zip(map(str, LEVELS), map(float, value), strict=True))
         else:
             measured[name], measured[f"{name}_ci"] = float(value), interval(resampled[name], patients)
-    return measured
+    return cast(MeanMapFigures, measured)  # its keys are those of `_figures`, some with _ci
 
 
 def _average_precision(cases: Sequence[Case], bootstrap: Bootstrap) -> NDArray[np.float64]:

@@ -6,8 +6,8 @@ fall faster than when as many places of the same form are covered elsewhere.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from cxrfpn.data.schema import Row, Source
+from cxrfpn.evaluation.figures import Bounds
 from cxrfpn.evaluation.intervals import Bootstrap, interval
 from cxrfpn.evaluation.localisation import GRID, Case, measure_map, summarise
 from torch_engine_cxrfpn import TorchEngine
@@ -24,6 +25,33 @@ from torch_engine_cxrfpn import TorchEngine
 COVERED = (0.02, 0.05, 0.10, 0.20)
 # Random maps and moved maps are drawn so often for each finding of a film.
 RANDOM_MAPS, MOVED = 5, 2
+
+
+class Pointing(TypedDict):
+    """How often maps point into a box."""
+
+    pointing_accuracy: float
+    pointing_accuracy_ci: Bounds | None
+
+
+class Deletion(TypedDict):
+    """How far the logit falls when a share of the film is covered, where the map shows and elsewhere."""
+
+    covered: float
+    shown: float
+    shown_ci: Bounds | None
+    elsewhere: float
+    elsewhere_ci: Bounds | None
+    difference: float
+    difference_ci: Bounds | None
+
+
+class MapChecks(TypedDict):
+    """What `check_maps` measures."""
+
+    films: int
+    pointing: dict[str, Pointing]
+    deletion: list[Deletion]
 
 
 def shuffled(engine: TorchEngine, *, head_only: bool, seed: int = 0) -> TorchEngine:
@@ -42,7 +70,7 @@ def shuffled(engine: TorchEngine, *, head_only: bool, seed: int = 0) -> TorchEng
     return TorchEngine(pipe)
 
 
-def check_maps(engine: TorchEngine, source: Source, films: Sequence[str], resamples: int = 1000) -> dict[str, Any]:
+def check_maps(engine: TorchEngine, source: Source, films: Sequence[str], resamples: int = 1000) -> MapChecks:
     """Check maps on films with boxes.
 
     Returns:
@@ -73,11 +101,14 @@ def check_maps(engine: TorchEngine, source: Source, films: Sequence[str], resamp
                 cases["random"].append(_case(engine, row, finding, random.random(shape)))
             drops.append(_deletion(engine, row, pixels, finding, maps["trained"][finding], random))
             patients.append(row.patient_id)
-    pointing = {}
+    pointing: dict[str, Pointing] = {}
     for name, measured in cases.items():
         bootstrap = Bootstrap.draw(np.array([case.patient_id for case in measured]), resamples)
         mean = summarise(measured, bootstrap)["mean"]
-        pointing[name] = {key: mean[key] for key in ("pointing_accuracy", "pointing_accuracy_ci")}
+        pointing[name] = {
+            "pointing_accuracy": mean["pointing_accuracy"],
+            "pointing_accuracy_ci": mean["pointing_accuracy_ci"],
+        }
     return {
         "films": len({case.image_id for case in cases["trained"]}),
         "pointing": pointing,
@@ -134,18 +165,26 @@ def _logits(engine: TorchEngine, row: Row, films: Sequence[NDArray], finding: st
     return np.log(scores / (1 - scores))
 
 
-def _inputs(row: Row, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+def _inputs(row: Row, pixels: NDArray[np.uint8]) -> dict[str, object]:
     return {"image": pixels, "age": row.age, "sex": row.sex, "view_position": row.view_position}
 
 
-def _summarise_deletion(drops: NDArray[np.float64], patients: Sequence[str], resamples: int) -> list[dict[str, Any]]:
+def _summarise_deletion(drops: NDArray[np.float64], patients: Sequence[str], resamples: int) -> list[Deletion]:
     bootstrap, count = Bootstrap.draw(np.array(patients), resamples), len(set(patients))
-    return [dict(_deletion_row(share, drops[:, index], bootstrap, count)) for index, share in enumerate(COVERED)]
+    return [_deletion_row(share, drops[:, index], bootstrap, count) for index, share in enumerate(COVERED)]
 
 
-def _deletion_row(share: float, falls: NDArray, bootstrap: Bootstrap, patients: int) -> Iterator[tuple[str, Any]]:
-    yield "covered", share
-    columns = {"shown": falls[:, 0], "elsewhere": falls[:, 1], "difference": falls[:, 0] - falls[:, 1]}
-    for name, values in columns.items():
-        yield name, float(values.mean())
-        yield f"{name}_ci", interval(bootstrap.ratio(values, np.ones(len(values))), patients)
+def _deletion_row(share: float, falls: NDArray, bootstrap: Bootstrap, patients: int) -> Deletion:
+    shown, elsewhere, difference = (
+        (float(values.mean()), interval(bootstrap.ratio(values, np.ones(len(values))), patients))
+        for values in (falls[:, 0], falls[:, 1], falls[:, 0] - falls[:, 1])
+    )
+    return {
+        "covered": share,
+        "shown": shown[0],
+        "shown_ci": shown[1],
+        "elsewhere": elsewhere[0],
+        "elsewhere_ci": elsewhere[1],
+        "difference": difference[0],
+        "difference_ci": difference[1],
+    }

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 
 def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
@@ -10,16 +9,6 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     header = list(header)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def with_interval(figures: Mapping[str, Any], key: str, form: str = ".3f") -> str:
-    """Return "value (low to high)" of `key` and `key`_ci, "-" for None."""
-    value, bounds = figures[key], figures[f"{key}_ci"]
-    if value is None:
-        return "-"
-    if bounds is None:
-        return f"{value:{form}} (no interval)"
-    return f"{value:{form}} ({bounds[0]:{form}} to {bounds[1]:{form}})"
 
 
 def percent(value: float | None) -> str:

@@ -5,8 +5,8 @@ None, its name is listed under `undefined`, and it is left out of every mean ove
 left out of its finding's figures; `exact_match` and the ranking precision are over images without unknown labels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,14 +20,23 @@ from sklearn.metrics import (
 )
 
 from configuration_cxrfpn import FINDINGS
+from cxrfpn.evaluation.figures import FindingFigures, MetricFigures
 
 # The means over the findings that are defined.
-AVERAGED = ("precision", "recall", "specificity", "f1", "auroc", "average_precision", "brier")
+AVERAGED: tuple[Literal["precision", "recall", "specificity", "f1", "auroc", "average_precision", "brier"], ...] = (
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "auroc",
+    "average_precision",
+    "brier",
+)
 
 
 def measure(
     labels: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float], findings: Sequence[str] = FINDINGS
-) -> dict[str, Any]:
+) -> MetricFigures:
     """Every figure of a set of scores that needs no resampling.
 
     Args:
@@ -55,7 +64,7 @@ def measure(
     if missing := [finding for finding in findings if finding not in thresholds]:
         raise ValueError(f"thresholds lack {', '.join(missing)}")
     calls = scores >= np.array([thresholds[finding] for finding in findings])
-    figures = {}
+    figures: dict[str, FindingFigures] = {}
     for index, finding in enumerate(findings):
         rows = known[:, index]
         figures[finding] = {
@@ -83,7 +92,7 @@ def measure(
     }
 
 
-def defined(figure: Mapping[str, Any]) -> bool:
+def defined(figure: FindingFigures) -> bool:
     """Whether a finding of `measure` is both present and absent somewhere, so that its figures mean something."""
     return figure["positives"] > 0 and figure["negatives"] > 0
 
@@ -147,7 +156,24 @@ def check_scores(
     return labels.astype(bool), scores
 
 
-def _measure_ranking(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, float | None]:
+class _Ranking(TypedDict):
+    auroc: float | None
+    average_precision: float | None
+    brier: float | None
+
+
+class _Calls(TypedDict):
+    precision: float | None
+    recall: float | None
+    specificity: float | None
+    f1: float | None
+    accuracy: float | None
+    positives: int
+    negatives: int
+    confusion: list[list[int]]
+
+
+def _measure_ranking(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> _Ranking:
     known = 0 < labels.sum() < len(labels)
     return {
         "auroc": _auroc(labels, scores),
@@ -156,7 +182,7 @@ def _measure_ranking(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> 
     }
 
 
-def _measure_calls(labels: NDArray[np.bool_], calls: NDArray[np.bool_]) -> dict[str, Any]:
+def _measure_calls(labels: NDArray[np.bool_], calls: NDArray[np.bool_]) -> _Calls:
     confusion = np.bincount(2 * labels + calls, minlength=4).reshape(2, 2)
     negatives, positives = (int(count) for count in confusion.sum(axis=1))
     known = negatives > 0 and positives > 0
@@ -185,6 +211,6 @@ def _auroc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float | No
     return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else None
 
 
-def _mean(values: Any) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

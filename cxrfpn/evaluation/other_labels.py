@@ -1,7 +1,5 @@
 """Scores against the labels of another table: radiologists' instead of mined ones, or another set's own."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,13 +9,14 @@ from cxrfpn.data.label_tables import LabelTable
 from cxrfpn.data.label_tables.table import any_of
 from cxrfpn.data.labels import truth_matrix
 from cxrfpn.data.schema import SourceError
+from cxrfpn.evaluation.figures import Estimate, LabelFigures, OtherLabelsFigures
 from cxrfpn.evaluation.intervals import Bootstrap, interval
 from cxrfpn.evaluation.predictions import Scored
 
 
 def measure_by_table(
     scored: Scored, probabilities: NDArray[np.float64] | None, table: LabelTable, bootstrap: Bootstrap
-) -> dict[str, Any]:
+) -> OtherLabelsFigures:
     """Measure the AUROC by a table's labels, beside that by the images' own, on the images that both have.
 
     A label of the table that stands for any of several findings is scored by the probability that any of them is there,
@@ -49,7 +48,7 @@ def measure_by_table(
     theirs, own = truth_matrix(table.metadata.iloc[rows]), scored.truth[common]
     chances = _chances(scored.scores, probabilities)[common]
     patients, resamples = scored.metadata["patient_id"][common], bootstrap.of(common)
-    labels: dict[str, Any] = {}
+    labels: dict[str, LabelFigures] = {}
     truths: dict[str, tuple[NDArray, tuple[str, ...]]] = {
         finding: (theirs[:, FINDINGS.index(finding)], (finding,)) for finding in table.labelled
     }
@@ -75,31 +74,35 @@ def _measure(
     chances: NDArray[np.float64],
     patients: pd.Series,
     bootstrap: Bootstrap,
-) -> dict[str, Any]:
+) -> LabelFigures:
     """One label [K] against members' own labels and chances [K,M], on the images in which both are known."""
     own = any_of(own)
     # An AUROC by one finding is that of its scores; the complement of a product of one is the same order.
     chance = 1 - np.prod(1 - chances, axis=1) if chances.shape[1] > 1 else chances[:, 0]
     positive, negative = truth == 1, truth == 0
     own = np.where(positive | negative, own, np.nan)
+    theirs, ours = (_auroc(labels, chance, patients, bootstrap) for labels in (truth, own))
     return {
+        "members": [],
         "positives": int(positive.sum()),
         "negatives": int(negative.sum()),
         "positive_patients": int(patients[positive].nunique()),
-        **_auroc("auroc", truth, chance, patients, bootstrap),
-        **_auroc("auroc_own", own, chance, patients, bootstrap),
+        "auroc": theirs.value,
+        "auroc_ci": theirs.bounds,
+        "auroc_own": ours.value,
+        "auroc_own_ci": ours.bounds,
     }
 
 
 def _auroc(
-    name: str, truth: NDArray[np.float64], chance: NDArray[np.float64], patients: pd.Series, bootstrap: Bootstrap
-) -> dict[str, Any]:
+    truth: NDArray[np.float64], chance: NDArray[np.float64], patients: pd.Series, bootstrap: Bootstrap
+) -> Estimate:
     value = bootstrap.once().auroc(truth[:, None], chance[:, None])[0, 0]
     if np.isnan(value):
-        return {name: None, f"{name}_ci": None}
+        return Estimate(None, None)
     behind = min(patients[truth == state].nunique() for state in (0, 1))
     samples = bootstrap.auroc(truth[:, None], chance[:, None])[:, 0]
-    return {name: float(value), f"{name}_ci": interval(samples, behind)}
+    return Estimate(float(value), interval(samples, behind))
 
 
 def _chances(scores: NDArray[np.float64], probabilities: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from tqdm import tqdm
 
 from cxrfpn.evaluation.calibration import reliability
+from cxrfpn.evaluation.figures import Estimate, Figures
 from cxrfpn.evaluation.predictions import Scored
 from cxrfpn.style import BLUE, GREY, ORANGE, STYLE, save_figure
 
@@ -23,7 +23,7 @@ _BARS = 25
 def save_plots(
     folder: Path,
     scored: Scored,
-    figures: Mapping[str, Any],
+    figures: Figures,
     probabilities: NDArray[np.float64] | None,
     examples: Mapping[str, NDArray[np.uint8]],
 ) -> list[Path]:
@@ -59,11 +59,11 @@ def save_plots(
     return written
 
 
-def draw_auroc(figures: Mapping[str, Any]) -> Figure:
+def draw_auroc(figures: Figures) -> Figure:
     """Draw a bar a finding with its interval, beside what age, view and sex alone reach."""
-    names = [name for name, figure in figures["findings"].items() if figure["auroc"] is not None]
-    names.sort(key=lambda name: figures["findings"][name]["auroc"])
-    areas = np.array([figures["findings"][name]["auroc"] for name in names])
+    known = {name: figure["auroc"] for name, figure in figures["findings"].items() if figure["auroc"] is not None}
+    names = sorted(known, key=known.__getitem__)
+    areas = np.array([known[name] for name in names])
     missing = (np.nan, np.nan)
     bounds = np.array([figures["findings"][name]["auroc_ci"] or missing for name in names]).reshape(-1, 2)
     figure = Figure(figsize=(8, 5.2), layout="constrained")
@@ -93,13 +93,13 @@ def draw_auroc(figures: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_roc(scored: Scored, figures: Mapping[str, Any]) -> Figure:
+def draw_roc(scored: Scored, figures: Figures) -> Figure:
     """ROC curves, with the point at which the threshold lies."""
     figure, panels = _panels("1 - specificity", "sensitivity", scored.findings)
     for index, finding, axes in panels:
         figures_here = figures["findings"][finding]
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
-        if figures_here["auroc"] is not None:
+        if figures_here["specificity"] is not None:
             false_positives, true_positives, _ = roc_curve(*_known(scored, index))
             axes.plot(false_positives, true_positives, color=BLUE, lw=1.4)
             axes.plot(1 - figures_here["specificity"], figures_here["recall"], "o", color=ORANGE, ms=5)
@@ -108,7 +108,7 @@ def draw_roc(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_precision_recall(scored: Scored, figures: Mapping[str, Any]) -> Figure:
+def draw_precision_recall(scored: Scored, figures: Figures) -> Figure:
     """Precision over recall; the dashed line is the share of positives, which is what chance reaches."""
     figure, panels = _panels("recall", "precision", scored.findings)
     for index, finding, axes in panels:
@@ -124,7 +124,7 @@ def draw_precision_recall(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_confusion(figures: Mapping[str, Any]) -> Figure:
+def draw_confusion(figures: Figures) -> Figure:
     """Confusion matrices; the shade is the share of the row, so that rare findings show."""
     figure, panels = _panels("called", "truth", tuple(figures["findings"]))
     for _, finding, axes in panels:
@@ -163,7 +163,7 @@ def draw_calibration(scored: Scored, probabilities: NDArray[np.float64] | None) 
     return figure
 
 
-def draw_histograms(scored: Scored, figures: Mapping[str, Any]) -> Figure:
+def draw_histograms(scored: Scored, figures: Figures) -> Figure:
     """Scores of images with and without a finding, each as shares of its own kind, and the threshold."""
     figure, panels = _panels("score", "share of images", scored.findings)
     edges = np.linspace(0, 1, _BARS + 1)
@@ -180,7 +180,7 @@ def draw_histograms(scored: Scored, figures: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_examples(scored: Scored, figures: Mapping[str, Any], examples: Mapping[str, NDArray[np.uint8]]) -> Figure:
+def draw_examples(scored: Scored, figures: Figures, examples: Mapping[str, NDArray[np.uint8]]) -> Figure:
     """Radiographs with their true and called findings, four in a row."""
     rows = -(-len(examples) // 4)
     figure = Figure(figsize=(10, 3.3 * rows))
@@ -231,11 +231,11 @@ def _key(figure: Figure, place: int, colours: Mapping[str, str]) -> None:
     axes.legend(loc="center", frameon=False, fontsize=10, handlelength=1.2)
 
 
-def _title(figures: Mapping[str, Any]) -> str:
-    mean, bounds = figures["mean_auroc"], figures["mean_auroc_ci"]
-    if mean is None:
-        return f"{figures['images']:,} images"
-    return f"mean AUROC {mean:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f}), {figures['images']:,} images"
+def _title(figures: Figures) -> str:
+    images = f"{figures['images']:,} images"
+    if figures["mean_auroc"] is None:
+        return images
+    return f"mean AUROC {Estimate.of(figures, 'mean_auroc').text()}, {images}"
 
 
 def _named(finding: str, what: str, value: float | int | None) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from cxrfpn.data.label_tables import LabelTable
 from cxrfpn.data.schema import UNKNOWN_COLUMN, Source
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.checklist import write_checklists
+from cxrfpn.evaluation.figures import Figures, LocalisationFigures
 from cxrfpn.evaluation.fitting import fit_thresholds, portable
 from cxrfpn.evaluation.localisation import LEVELS, Case, point_at_mean_box, summarise
 from cxrfpn.evaluation.other_labels import measure_by_table
@@ -35,7 +36,7 @@ from cxrfpn.evaluation.summary import summary_lines
 from cxrfpn.evaluation.thresholds import MIN_PRECISION
 from cxrfpn.files import clear_unfinished, write_atomically, write_text
 from engine_cxrfpn import Engine
-from thresholds_cxrfpn import Thresholds
+from thresholds_cxrfpn import Thresholds, ThresholdsContent
 
 METRICS, PREDICTIONS, THRESHOLDS, CARD = "metrics.json", "predictions.parquet", "thresholds.json", "README.md"
 CHECKLIST = "checklist.md"
@@ -69,11 +70,11 @@ class Report:
     `fitted` is a new thresholds.json, `recipe` the text of the model's.
     """
 
-    figures: dict[str, Any]
+    figures: Figures
     scored: Scored
     probabilities: NDArray[np.float64] | None
     examples: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    fitted: dict[str, Any] | None = None
+    fitted: ThresholdsContent | None = None
     recipe: str | None = None
 
     def summary(self) -> str:
@@ -143,7 +144,7 @@ def score_predictions(paths: Sequence[Path], request: ScoreRequest, thresholds: 
     return Report(figures, systems[0], probabilities(systems[0], points, request.settings), fitted=fitted)
 
 
-def localise(cases: Sequence[Case], settings: Settings) -> dict[str, Any]:
+def localise(cases: Sequence[Case], settings: Settings) -> LocalisationFigures:
     """Measure the maps, beside a map that always shows the finding's mean box."""
     patients = pd.DataFrame(
         {"patient_id": [case.patient_id for case in cases], "image_id": [case.image_id for case in cases]}
@@ -172,7 +173,9 @@ def save_report(report: Report, folder: Path) -> list[Path]:
         write_text(folder / THRESHOLDS, json.dumps(report.fitted, indent=2) + "\n")
         written.append(folder / THRESHOLDS)
     plots = save_plots(folder / "plots", report.scored, report.figures, report.probabilities, report.examples)
-    write_text(folder / CARD, write_card(_plain(report.figures), [path.stem for path in plots], report.recipe))
+    write_text(
+        folder / CARD, write_card(cast(Figures, _plain(report.figures)), [path.stem for path in plots], report.recipe)
+    )
     return [*written, folder / "plots", folder / CARD]
 
 
@@ -185,18 +188,19 @@ def save_checklist(report: Report, folder: Path) -> tuple[Path, list[str]]:
 
 def _figures(
     scored: Scored, thresholds: Thresholds, request: ScoreRequest, metadata: pd.DataFrame, system: str, is_model: bool
-) -> dict[str, Any]:
+) -> Figures:
     # The baseline of patient data is fitted on images that the system was not scored on, and never on the test split.
     train = None if request.split == "train" else metadata.iloc[:0]
     if request.split in ("validation", "test"):
         train = select_split(metadata, "train", request.protocol)
-    figures = {"system": system, "is_model": is_model}
-    figures |= {
+    figures: Figures = {
+        "system": system,
+        "is_model": is_model,
         "source": portable(request.source.name),
         "split": request.split,
         "protocol": protocol_name(request.protocol),
+        **score(scored, thresholds, request.settings, train),
     }
-    figures |= score(scored, thresholds, request.settings, train)
     if request.labels is not None:
         chances, bootstrap = (
             probabilities(scored, thresholds, request.settings),
@@ -211,8 +215,8 @@ def _fit(
     request: ScoreRequest,
     before: Thresholds,
     digest: str | None = None,
-    pixels: Mapping[str, Any] | None = None,
-) -> tuple[Thresholds, dict[str, Any]]:
+    pixels: Mapping[str, int | None] | None = None,
+) -> tuple[Thresholds, ThresholdsContent]:
     minimum_precision = request.minimum_precision
     if minimum_precision is None:
         minimum_precision = before.fitted_on.get("minimum_precision", MIN_PRECISION)
@@ -241,7 +245,7 @@ def _write_predictions(path: Path, scored: Scored) -> None:
     write_atomically(path, content)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Convert a value to JSON's own types, NaN to null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}

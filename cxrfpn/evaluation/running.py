@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +97,7 @@ def run_model(
     return run
 
 
-def _open(row: Row) -> dict[str, Any]:
+def _open(row: Row) -> dict[str, object]:
     return {"image": row.content(), "age": row.age, "sex": row.sex, "view_position": row.view_position}
 
 

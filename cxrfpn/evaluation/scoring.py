@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from cxrfpn.evaluation.any_finding import measure_any_finding
 from cxrfpn.evaluation.baselines import measure_baselines
 from cxrfpn.evaluation.calibration import calibrate, expected_calibration_error, shift_prevalence
 from cxrfpn.evaluation.conformal import measure_three_way
+from cxrfpn.evaluation.figures import Bounds, Compared, Difference, Figures, FitCounts, MetricFigures, ScoredFigures
 from cxrfpn.evaluation.findings_metric import compute_figures
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS, Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.predictions import PredictionsError, Scored
@@ -30,6 +31,11 @@ from thresholds_cxrfpn import Thresholds, ThresholdsError
 OBSERVED = "observed"
 # Images of the lowest fit that are named.
 NAMED = 5
+
+# How the two calibration errors of a set of predictions are called.
+ErrorNames = tuple[
+    Literal["ece", "ece_calibrated", "ece_at_prevalence"], Literal["brier", "brier_calibrated", "brier_at_prevalence"]
+]
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def select_split(metadata: pd.DataFrame, split: str, protocol: CohortProtocol) -
     return chosen
 
 
-def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.DataFrame | None) -> dict[str, Any]:
+def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.DataFrame | None) -> ScoredFigures:
     """All figures of a scored split, as metrics.json holds them, without localisation.
 
     Args:
@@ -76,18 +82,22 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
     """
     with tqdm(total=4, desc="measuring", unit=" steps") as bar:
         at, bootstrap = thresholds.at(None), settings.bootstrap(scored.metadata)
-        figures = compute_figures(scored.truth, scored.scores, at, scored.findings)
+        figures: MetricFigures = compute_figures(scored.truth, scored.scores, at, scored.findings)
         bar.update()
-        _add_intervals(figures, scored, bootstrap, thresholds)
+        mean_auroc_ci = _add_intervals(figures, scored, bootstrap, thresholds)
         _add_calibration(figures, scored, thresholds, settings)
         bar.update()
-        figures["subgroups"] = measure_subgroups(scored, at, bootstrap)
+        subgroups = measure_subgroups(scored, at, bootstrap)
         bar.update()
-        figures["baselines"] = measure_baselines(
+        baselines = measure_baselines(
             scored.truth, scored.scores, train, scored.metadata, settings.seed, scored.findings
         )
         bar.update()
-    return figures | {
+    return {
+        **figures,
+        "mean_auroc_ci": mean_auroc_ci,
+        "subgroups": subgroups,
+        "baselines": baselines,
         "fit": _count_fits(scored.metadata),
         "any_finding": measure_any_finding(scored, thresholds, bootstrap),
         "three_way": measure_three_way(scored, thresholds, bootstrap),
@@ -111,7 +121,7 @@ def score(scored: Scored, thresholds: Thresholds, settings: Settings, train: pd.
     }
 
 
-def compare(one: Scored, other: Scored, settings: Settings) -> dict[str, Any]:
+def compare(one: Scored, other: Scored, settings: Settings) -> Compared:
     """Two systems on the images that both have scored: AUROC of each and their difference, paired by patient.
 
     Returns:
@@ -209,7 +219,7 @@ def read_prevalence(text: str) -> str | dict[str, float]:
     return values
 
 
-def _count_fits(metadata: pd.DataFrame) -> dict[str, Any] | None:
+def _count_fits(metadata: pd.DataFrame) -> FitCounts | None:
     """Count the images that do not look as they should; None where nobody looked."""
     if FIT not in metadata:
         return None
@@ -224,45 +234,47 @@ def _require_shares(prevalence: str | Mapping[str, float], findings: Sequence[st
         raise ThresholdsError(f"--prevalence lacks {', '.join(missing)}; give the share of every finding")
 
 
-def _add_intervals(figures: dict[str, Any], scored: Scored, bootstrap: Bootstrap, thresholds: Thresholds) -> None:
-    """Intervals of every AUROC and their mean, and which thresholds were fitted on too little."""
+def _add_intervals(
+    figures: MetricFigures, scored: Scored, bootstrap: Bootstrap, thresholds: Thresholds
+) -> Bounds | None:
+    """Add every AUROC's interval and which thresholds were fitted on too little; return the interval of the mean."""
     areas = bootstrap.auroc(scored.truth, scored.scores)
-    figures["mean_auroc_ci"] = interval(mean_over_findings(areas))
     behind, fitted = scored.patients_behind(), thresholds.fitted_on
     positives_to_fit, patients_to_fit = fitted.get("positives", {}), fitted.get("positive_patients", {})
     positive_patients = count_patients(scored.labels, scored.metadata["patient_id"])
     for index, finding in enumerate(scored.findings):
-        figures["findings"][finding] |= {
-            "positive_patients": positive_patients[index],
-            "auroc_ci": interval(areas[:, index], behind[index]),
-            "few_positives_to_fit": positives_to_fit.get(finding, FEWEST_POSITIVES) < FEWEST_POSITIVES
-            or patients_to_fit.get(finding, FEWEST_PATIENTS) < FEWEST_PATIENTS,
-        }
+        figure = figures["findings"][finding]
+        figure["positive_patients"] = positive_patients[index]
+        figure["auroc_ci"] = interval(areas[:, index], behind[index])
+        figure["few_positives_to_fit"] = (
+            positives_to_fit.get(finding, FEWEST_POSITIVES) < FEWEST_POSITIVES
+            or patients_to_fit.get(finding, FEWEST_PATIENTS) < FEWEST_PATIENTS
+        )
+    return interval(mean_over_findings(areas))
 
 
-def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresholds, settings: Settings) -> None:
+def _add_calibration(figures: MetricFigures, scored: Scored, thresholds: Thresholds, settings: Settings) -> None:
     """Add calibration errors of the raw scores, of the probabilities, and of those at another prevalence.
 
     Their means are over the findings that have them all, so that they can be compared; `macro["calibrated_findings"]`
     says how many these are.
     """
-    sets: dict[str, NDArray | None] = {"": scored.scores}
-    sets["_calibrated"] = probabilities(scored, thresholds, Settings())
+    sets: dict[ErrorNames, NDArray | None] = {("ece", "brier"): scored.scores}
+    sets["ece_calibrated", "brier_calibrated"] = probabilities(scored, thresholds, Settings())
     if settings.prevalence is not None:
         _require_shares(settings.prevalence, scored.findings)
         fitted_prevalence(thresholds, scored.findings)
-        sets["_at_prevalence"] = probabilities(scored, thresholds, settings)
-    for suffix, values in sets.items():
+        sets["ece_at_prevalence", "brier_at_prevalence"] = probabilities(scored, thresholds, settings)
+    for (ece, brier), values in sets.items():
         for index, finding in enumerate(scored.findings):
             known = ~np.isnan(scored.truth[:, index])
             if values is None or np.isnan(values[:, index]).any() or not known.any():
                 continue
             labels, predicted = scored.labels[known, index], values[known, index]
-            figures["findings"][finding] |= {
-                f"ece{suffix}": expected_calibration_error(labels, predicted),
-                f"brier{suffix}": float(np.mean((predicted - labels) ** 2)),
-            }
-    measured = [f"{what}{suffix}" for what in ("ece", "brier") for suffix, values in sets.items() if values is not None]
+            figures["findings"][finding][ece] = expected_calibration_error(labels, predicted)
+            figures["findings"][finding][brier] = float(np.mean((predicted - labels) ** 2))
+    known_sets = [names for names, values in sets.items() if values is not None]
+    measured = [*(ece for ece, _ in known_sets), *(brier for _, brier in known_sets)]
     complete = [figure for figure in figures["findings"].values() if all(name in figure for name in measured)]
     figures["macro"]["calibrated_findings"] = len(complete)
     for name in measured:
@@ -271,7 +283,7 @@ def _add_calibration(figures: dict[str, Any], scored: Scored, thresholds: Thresh
 
 def _difference(
     first: NDArray, second: NDArray, firsts: NDArray, seconds: NDArray, *, patients: int | None = None
-) -> dict[str, Any]:
+) -> Difference:
     known = not (np.isnan(first[0]) or np.isnan(second[0]))
     return {
         "first": float(first[0]) if known else None,
@@ -281,21 +293,21 @@ def _difference(
     }
 
 
-def findings_table(figures: Mapping[str, Any]) -> pd.DataFrame:
+def findings_table(figures: Figures) -> pd.DataFrame:
     """Return the figures as a table, one row a finding: what `*_metrics.csv` holds."""
     rows = []
     for finding, figure in figures["findings"].items():
-        row: dict[str, Any] = {"finding": finding}
+        row: dict[str, object] = {"finding": finding}
         for name, value in figure.items():
             row |= _flat(name, value)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    if name == "confusion":
+def _flat(name: str, value: object) -> dict[str, object]:
+    if name == "confusion" and isinstance(value, list):
         (true_negatives, false_positives), (false_negatives, true_positives) = value
         return {"tn": true_negatives, "fp": false_positives, "fn": false_negatives, "tp": true_positives}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list | tuple):
         return {f"{name}_low": value[0], f"{name}_high": value[1]}
     return {name: value}

@@ -1,13 +1,13 @@
 """The same figures by sex, age, view position and sharpness, and the gaps between groups."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
+from cxrfpn.evaluation.figures import Estimate, GapFigures, GroupFindingFigures, SubgroupFigures
 from cxrfpn.evaluation.intervals import Bootstrap, count_patients, interval, mean_over_findings
 from cxrfpn.evaluation.metrics import auroc_by_finding
 from cxrfpn.evaluation.predictions import Scored
@@ -36,7 +36,9 @@ def groups(metadata: pd.DataFrame) -> dict[str, dict[str, NDArray[np.bool_]]]:
     return {attribute: by_group for attribute, by_group in present.items() if by_group}
 
 
-def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap: Bootstrap) -> dict[str, Any]:
+def measure_subgroups(
+    scored: Scored, thresholds: Mapping[str, float], bootstrap: Bootstrap
+) -> dict[str, SubgroupFigures]:
     """Figures of each group, and for each attribute how far groups are from its largest one.
 
     Sensitivity and specificity are means over the findings, like the AUROC; a finding that a group lacks is left out.
@@ -48,7 +50,7 @@ def measure_subgroups(scored: Scored, thresholds: Mapping[str, float], bootstrap
         paired by patient. A _ci is None where too few patients stand behind it.
     """
     calls = scored.scores >= np.array([thresholds[finding] for finding in scored.findings])
-    report = {}
+    report: dict[str, SubgroupFigures] = {}
     for attribute, masks in groups(scored.metadata).items():
         values = {group: _values(scored, calls, mask) for group, mask in masks.items()}
         samples = {group: _samples(scored, calls, mask, bootstrap) for group, mask in masks.items()}
@@ -96,32 +98,64 @@ def _samples(
     }
 
 
-def _means(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patients: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for name in FIGURES:
-        figures[name] = _number(mean_over_findings(values[name])[0])
-        figures[f"{name}_ci"] = interval(mean_over_findings(samples[name]), patients)
-    return figures
+def _means(values: Mapping[str, NDArray], samples: Mapping[str, NDArray], patients: int) -> GapFigures:
+    return _named(
+        {
+            name: Estimate(
+                _number(mean_over_findings(values[name])[0]), interval(mean_over_findings(samples[name]), patients)
+            )
+            for name in FIGURES
+        }
+    )
 
 
-def _by_finding(part: Scored, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]) -> dict:
-    figures, patients = {}, part.metadata["patient_id"]
+def _by_finding(
+    part: Scored, values: Mapping[str, NDArray], samples: Mapping[str, NDArray]
+) -> dict[str, GroupFindingFigures]:
+    figures: dict[str, GroupFindingFigures] = {}
+    patients = part.metadata["patient_id"]
     counts = (count_patients(which, patients) for which in (part.labels, part.absent))
     for index, (finding, ill, well) in enumerate(zip(part.findings, *counts, strict=True)):
-        figures[finding] = {"positives": int(part.labels[:, index].sum()), "positive_patients": ill}
         behind = {"auroc": min(ill, well), "sensitivity": ill, "specificity": well}
-        for name in FIGURES:
-            figures[finding][name] = _number(values[name][0, index])
-            figures[finding][f"{name}_ci"] = interval(samples[name][:, index], behind[name])
+        estimates = {
+            name: Estimate(_number(values[name][0, index]), interval(samples[name][:, index], behind[name]))
+            for name in FIGURES
+        }
+        figures[finding] = {
+            "positives": int(part.labels[:, index].sum()),
+            "positive_patients": ill,
+            **_named(estimates),
+        }
     return figures
 
 
-def _gap(values: Mapping[str, Mapping], samples: Mapping[str, Mapping], group: str, reference: str) -> dict[str, Any]:
-    gap: dict[str, Any] = {}
-    for name in FIGURES:
-        gap[name] = _number(mean_over_findings(values[group][name] - values[reference][name])[0])
-        gap[f"{name}_ci"] = interval(mean_over_findings(samples[group][name] - samples[reference][name]))
-    return gap
+def _gap(
+    values: Mapping[str, Mapping[str, NDArray]],
+    samples: Mapping[str, Mapping[str, NDArray]],
+    group: str,
+    reference: str,
+) -> GapFigures:
+    return _named(
+        {
+            name: Estimate(
+                _number(mean_over_findings(values[group][name] - values[reference][name])[0]),
+                interval(mean_over_findings(samples[group][name] - samples[reference][name])),
+            )
+            for name in FIGURES
+        }
+    )
+
+
+def _named(estimates: Mapping[str, Estimate]) -> GapFigures:
+    auroc, sensitivity, specificity = (estimates[name] for name in FIGURES)
+    return {
+        "auroc": auroc.value,
+        "auroc_ci": auroc.bounds,
+        "sensitivity": sensitivity.value,
+        "sensitivity_ci": sensitivity.bounds,
+        "specificity": specificity.value,
+        "specificity_ci": specificity.bounds,
+    }
 
 
 def _number(value: float) -> float | None:

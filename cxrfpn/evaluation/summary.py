@@ -1,16 +1,18 @@
 """A run's figures in a few lines, for the terminal."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from cxrfpn.evaluation.figures import Estimate, Figures
 from cxrfpn.evaluation.intervals import FEWEST_PATIENTS
 from cxrfpn.evaluation.predictions import Scored
 from cxrfpn.evaluation.thresholds import FEWEST_POSITIVES
 
+UNDEFINED = "undefined"
 
-def summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
+
+def summary_lines(figures: Figures, scored: Scored) -> list[str]:
     """Return the lines about the figures of a scored split, as metrics.json holds them."""
     lines = [
         f"{figures['system']} on {figures['source']}, {figures['split']}: {scored.coverage()}",
@@ -35,7 +37,10 @@ def summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
     if baseline := figures["baselines"].get("patient_only"):
         lines.append(f"age, view and sex alone: mean AUROC {_number(baseline['mean_auroc'])}")
     if "localisation" in figures:
-        model, blind = (figures["localisation"][who]["mean"]["pointing_accuracy"] for who in ("model", "mean_box"))
+        model, blind = (
+            summary["mean"]["pointing_accuracy"]
+            for summary in (figures["localisation"]["model"], figures["localisation"]["mean_box"])
+        )
         lines.append(f"pointing accuracy: {model:.3f} (always at the mean box: {blind:.3f})")
     if other := figures.get("other_labels"):
         lines.append(f"by the labels of {other['table']}, {other['images']} images:")
@@ -63,13 +68,8 @@ def summary_lines(figures: Mapping[str, Any], scored: Scored) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None or np.isnan(value) else f"{value:.3f}"
+    return UNDEFINED if value is None or np.isnan(value) else f"{value:.3f}"
 
 
-def _with_interval(figures: Mapping[str, Any], name: str) -> str:
-    if figures[name] is None:
-        return "undefined"
-    if figures[f"{name}_ci"] is None:
-        return f"{figures[name]:.3f} (no interval)"
-    low, high = figures[f"{name}_ci"]
-    return f"{figures[name]:.3f} ({low:.3f} to {high:.3f})"
+def _with_interval(figures: Mapping[str, object], name: str) -> str:
+    return Estimate.of(figures, name).text(undefined=UNDEFINED)

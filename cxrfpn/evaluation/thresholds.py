@@ -11,7 +11,6 @@ the best F1 is taken, and where there are no positives to fit on, the one that c
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from configuration_cxrfpn import FINDINGS
 from cxrfpn.choices import MIN_PRECISION
+from cxrfpn.evaluation.figures import PointFigures
 from cxrfpn.evaluation.metrics import by_finding
 
 # 0.10, 0.15, ... 0.85; rounded so that a stored threshold reads as it was meant.
@@ -173,7 +173,7 @@ def mark_thresholds(
 
 def describe_thresholds(
     labels: ArrayLike, probabilities: ArrayLike, thresholds: Mapping[str, float], findings: Sequence[str] = FINDINGS
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PointFigures]:
     """Count what each threshold does to the images it was fitted on, or to others.
 
     Args:
@@ -185,7 +185,7 @@ def describe_thresholds(
         {finding: {threshold, sensitivity, specificity, precision (None for 0 of 0), true_positives, false_positives,
         true_negatives, false_negatives, few_positives}}.
     """
-    table = {}
+    table: dict[str, PointFigures] = {}
     for finding, truth, scores in by_finding(labels, probabilities, findings):
         calls = scores >= thresholds[finding]
         hits, false_alarms = int((truth & calls).sum()), int((~truth & calls).sum())

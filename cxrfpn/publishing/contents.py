@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load
 from transformers.dynamic_module_utils import get_relative_imports
@@ -13,6 +12,7 @@ from configuration_cxrfpn import CxrFpnConfig
 from cxrfpn.evaluation.card import write_card
 from cxrfpn.evaluation.card_sections import CAPTIONS
 from cxrfpn.evaluation.eval_results import eval_results
+from cxrfpn.evaluation.figures import Figures
 from cxrfpn.evaluation.scoring import read_thresholds
 from errors_cxrfpn import CxrFpnError
 from package_cxrfpn import WEIGHTS, weights_digest
@@ -110,7 +110,7 @@ def _check_thresholds(run: Path, files: Mapping[str, bytes]) -> None:
         thresholds = read_thresholds(run / THRESHOLDS, _findings(run))
     except ThresholdsError as error:
         raise PublishError(str(error)) from None
-    _check_weights(run / THRESHOLDS, thresholds.fitted_on, files[WEIGHTS], "was fitted")
+    _check_weights(run / THRESHOLDS, thresholds.fitted_on.get("weights_digest"), files[WEIGHTS], "was fitted")
 
 
 def _findings(run: Path) -> tuple[str, ...]:
@@ -120,8 +120,8 @@ def _findings(run: Path) -> tuple[str, ...]:
         raise PublishError(f"{run / 'config.json'}: cannot be used ({error}); copy the whole package again") from None
 
 
-def _check_weights(path: Path, known: Mapping[str, Any], weights: bytes, how: str) -> None:
-    expected, actual = known.get("weights_digest"), weights_digest(load(weights))
+def _check_weights(path: Path, expected: str | None, weights: bytes, how: str) -> None:
+    actual = weights_digest(load(weights))
     if expected is not None and expected != actual:
         raise PublishError(
             f"{path}: {how} with other weights than {WEIGHTS} (digest {expected[:12]}, not {str(actual)[:12]}); "
@@ -133,8 +133,8 @@ def _card(run: Path, files: Mapping[str, bytes], repo: str) -> str:
     """README.md from metrics.json."""
     path, recipe = run / METRICS, files.get(RECIPE)
     try:
-        figures = json.loads(files[METRICS])
-        _check_weights(path, figures, files[WEIGHTS], "was measured")
+        figures: Figures = json.loads(files[METRICS])
+        _check_weights(path, figures.get("weights_digest"), files[WEIGHTS], "was measured")
         if not figures["is_model"]:
             raise PublishError(
                 f"{path}: has the figures of a table of predictions; score the run with score.py --model"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from cxrfpn.data.cohort import OfficialProtocol
 from cxrfpn.data.schema import Row, Source
 from cxrfpn.data.sharpness import SHARP_SIDE, SIDE_COLUMN
+from cxrfpn.evaluation.figures import Compared, Estimate
 from cxrfpn.evaluation.predictions import Scored, match
 from cxrfpn.evaluation.running import run_model
 from cxrfpn.evaluation.scoring import Settings, compare, select_split
@@ -88,7 +88,7 @@ def _guard(precision: str, engine: Engine, floating: Engine, source: Source) -> 
     test = select_split(source.metadata(), "test", OfficialProtocol())
     groups = _compare(precision, _score(engine, source, test), _score(floating, source, test))
     lines = "\n".join(_line(precision, name, group) for name, group in groups.items())
-    if any(-group["mean_auroc"]["difference"] > LARGEST_FALL for group in groups.values()):
+    if any((group["mean_auroc"]["difference"] or 0.0) < -LARGEST_FALL for group in groups.values()):
         raise PublishError(f"not written, for more than {LARGEST_FALL} is lost; {lines.replace(chr(10), '; ')}")
     return {precision: json.dumps({"source": source.name, "split": "test", **groups})}, lines
 
@@ -151,7 +151,7 @@ def _score(engine: Engine, source: Source, metadata: pd.DataFrame) -> Scored:
     return match(run.scores, metadata, metadata, source.name, engine.findings)
 
 
-def _compare(precision: str, ours: Scored, floating: Scored) -> dict[str, dict[str, Any]]:
+def _compare(precision: str, ours: Scored, floating: Scored) -> dict[str, Compared]:
     sharp = (ours.metadata[SIDE_COLUMN] >= SHARP_SIDE).to_numpy()
     masks = {"all": np.ones_like(sharp)} | ({"sharp": sharp} if 0 < sharp.sum() < len(sharp) else {})
     groups = {name: compare(ours.of(mask), floating.of(mask), Settings()) for name, mask in masks.items()}
@@ -160,12 +160,12 @@ def _compare(precision: str, ours: Scored, floating: Scored) -> dict[str, dict[s
     return {name: group for name, group in groups.items() if group["mean_auroc"]["difference"] is not None}
 
 
-def _line(precision: str, name: str, group: dict[str, Any]) -> str:
+def _line(precision: str, name: str, group: Compared) -> str:
     mean = group["mean_auroc"]
-    low, high = mean["difference_ci"]
+    difference = Estimate.of(mean, "difference").text("+.4f")
     return (
         f"{precision} on {group['images']:,} test images ({name}): mean AUROC {mean['first']:.4f}, in floating point "
-        f"{mean['second']:.4f}, difference {mean['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        f"{mean['second']:.4f}, difference {difference}"
     )
 
 
