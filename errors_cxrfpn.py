@@ -1,4 +1,4 @@
-"""The base of all errors that whoever runs a command can correct."""
+"""The base of all errors that a user can correct."""
 
 
 class CxrFpnError(ValueError):

@@ -1,6 +1,6 @@
 """THE loader of packages: our code on a package's weights. It reads safetensors and JSON, and nothing else.
 
-A package brings its own modules for those who have nothing but transformers. Here they stay untouched: whoever owns a
+A package brings its own modules for those who have nothing but transformers. Here they stay untouched: the owner of a
 repository on the Hub could put anything into them. They run on request only.
 """
 

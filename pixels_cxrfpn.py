@@ -11,7 +11,7 @@ except ImportError:
 MAX_PIXELS = 100_000_000
 # As much as JPEG and DICOM can say; the time to shrink a strip of pixels grows with its length.
 MAX_SIDE = 65_535
-# What lies beyond its range is an error of whoever wrote the pixels, and overflows in arithmetic.
+# What lies beyond its range is an error in the file, and overflows in arithmetic.
 # The range of single precision, as plain floats: numpy would cast what it compares with its own.
 LEAST, MOST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 # The scale at which the range of grey levels is measured, in pixels of the shorter side.

@@ -77,7 +77,7 @@ class CxrFpnPreTrainedModel(PreTrainedModel):
         return (model, info) if with_info else model
 
     def take_finding_rows(self, weights: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
-        """Initialise what belongs to single findings anew, and copy the rows of those that other weights know.
+        """Initialise what belongs to single findings again, and copy the rows of those that other weights know.
 
         Args:
             weights: a state dictionary of this network with a head for `names`.

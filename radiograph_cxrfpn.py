@@ -218,7 +218,7 @@ def _from_pil(image: Image.Image, name: str, least_side: int | None, max_pixels:
         if image.mode == "L" and comment_of(image).startswith(PREPARED):
             return np.asarray(image)
         if least_side is not None:
-            image.draft("L", (least_side, least_side))  # only a JPEG not yet decoded heeds it
+            image.draft("L", (least_side, least_side))  # it changes only a JPEG that is not yet decoded
         has_deep_colours = ";16" in str(getattr(image, "tile", "")) and image.mode not in WIDE_MODES
         upright = ImageOps.exif_transpose(image)
         values = true_range(_grey(upright), image)

@@ -30,7 +30,7 @@ def with_black_zero(data: bytes) -> tuple[bytes, bool]:
                 changed = bytearray(data)
                 struct.pack_into(f"{order}H", changed, place + 8, BLACK_IS_ZERO)
                 return bytes(changed), True
-    except struct.error:  # cut off: whoever decodes it says so
+    except struct.error:  # cut off: the decoder says so
         pass
     return data, False
 

@@ -35,7 +35,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole file; whoever finds `path` finds all of it. Raises as `written_beside` does."""
+    """Write a whole file: `path` never holds a part of it. Raises as `written_beside` does."""
     with written_beside(path) as beside:
         beside.write_bytes(content)
 

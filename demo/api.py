@@ -85,7 +85,7 @@ def _known(age: float | None, sex: str, view_position: str) -> PatientValues:
     """Return what the caller says of the patient; the file's header is asked for the rest.
 
     Raises:
-        ValueError: an impossible age. In a file it counts as unknown, but whoever sends one can correct it.
+        ValueError: an impossible age. In a file it counts as unknown, but a caller can correct it.
     """
     known: PatientValues = {}
     if age is not None:

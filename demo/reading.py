@@ -119,7 +119,7 @@ def patient_from_form(age: str, sex: str, view_position: str) -> PatientValues:
         patient: Patient | None = Patient(age=age)  # type: ignore[arg-type]  # it reads text too
     except ValueError:
         patient = None
-    if patient is None or patient.notes:  # whoever typed an impossible age is here to correct it
+    if patient is None or patient.notes:  # the visitor who typed an impossible age can correct it
         raise ValueError(
             f"the age must be a number of years from 0 to {MAX_AGE_YEARS:.0f}; leave it empty if it is unknown"
         )

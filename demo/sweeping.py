@@ -17,7 +17,7 @@ LIVE, EVERY = 300, 20
 def upload_folder() -> Iterator[Path]:
     """Make a folder for all that this process writes for a while, and for nobody else's files; delete it at the end.
 
-    One that GRADIO_TEMP_DIR names is used instead, and stays: whoever named it may keep other things there.
+    One that GRADIO_TEMP_DIR names is used instead, and stays: its owner may keep other things there.
     """
     if named := os.environ.get("GRADIO_TEMP_DIR"):
         Path(named).mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from tests.chromium import running_browser
 ROOT = Path(__file__).resolve().parents[1]
 NIH_MINI = ROOT.parent / "shared" / "nih-mini"
 
-# No test may reach the network: transformers and datasets are told so before any of them asks.
+# No test may reach the network: transformers and datasets are set offline before they are imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

@@ -277,7 +277,7 @@ def test_memory_does_not_grow_with_the_rows_of_a_part(run_python, package, tmp_p
     assert peaks[1] - peaks[0] < 80, peaks  # MB, of the 157 MB that were read more
 
 
-def test_the_manual_reckons_with_the_rates_that_were_measured():
+def test_the_manual_names_the_rates_that_were_measured():
     page = (ROOT / "docs" / "predicting-an-archive.md").read_text()
     measured = json.loads((ROOT / "benchmarks" / "results.json").read_text())["archive"]["rows"]
     for row in measured:

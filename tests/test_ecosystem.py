@@ -147,7 +147,7 @@ def test_nothing_is_swallowed(tiny_model, radiographs, patients):
     assert len(tiny_model(radiographs)) == 3
 
 
-def test_the_processor_heeds_what_it_is_told(drawing):
+def test_the_processor_follows_its_settings(drawing):
     processor = CxrFpnImageProcessor(size={"height": 64, "width": 64})
     whole = processor(drawing, do_resize=False, do_rescale=False, do_normalize=False, crop_fraction=1.0)
     assert torch.equal(whole["pixel_values"][0, 0], torch.from_numpy(drawing))

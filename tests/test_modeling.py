@@ -14,7 +14,7 @@ from modeling_cxrfpn import CxrFpnForImageClassification
 
 
 def reference_forward(weights: dict, pixels: torch.Tensor, patient: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The network written anew from the report: torchvision's whole DenseNet-121 with its blocks overheard, and the
+    """The network written again from the report: torchvision's whole DenseNet-121 with its blocks overheard, and the
     pyramid, pooling, branches and head spelt out operation by operation. Weights with normalised pyramid convolutions
     are of the rectified network."""
     rectified = "pyramid.inner_blocks.0.1.weight" in weights

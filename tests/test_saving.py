@@ -77,7 +77,7 @@ def test_after_further_training_thresholds_are_of_other_weights(fitted, tmp_path
 
 
 def test_the_weights_in_memory_are_what_is_compared(fitted, caplog):
-    """A head that is initialised anew in memory, whose file is unchanged."""
+    """A head that is initialised again in memory, whose file is unchanged."""
     pipe = load_pipeline(str(fitted))
     pipe.model.head[-1].reset_parameters()
     transformers.logging.enable_propagation()
@@ -85,7 +85,7 @@ def test_the_weights_in_memory_are_what_is_compared(fitted, caplog):
     assert "fitted on other weights" in caplog.text
 
 
-def test_a_digest_is_of_values_whatever_their_precision(tiny_model):
+def test_a_digest_is_of_values_in_any_precision(tiny_model):
     tiny_model.half().float()  # as packages store weights
     digest = weights_digest(tiny_model.state_dict())
     low, channels_last = (

@@ -175,8 +175,8 @@ def test_fitting_anew_keeps_the_minimum_precision_and_the_baseline_on_train_know
     assert code == 0, err
     fitted = json.loads((tmp_path / "out" / "thresholds.json").read_text())["fitted_on"]
     assert (fitted["split"], fitted["minimum_precision"]) == ("train", 0.45)
-    floor = json.loads((tmp_path / "out" / "metrics.json").read_text())["baselines"]["patient_only"]
-    assert (floor["folds"], floor["fitted_on"]) == (2, fitted["images"])
+    baseline = json.loads((tmp_path / "out" / "metrics.json").read_text())["baselines"]["patient_only"]
+    assert (baseline["folds"], baseline["fitted_on"]) == (2, fitted["images"])
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_maps_embeddings_and_what_is_kept_come_only_where_asked_for(engine, imag
     assert first[1].kept == (1, images[1].shape) and second[0].answer.embedding is not None
 
 
-def test_whoever_stops_early_has_read_no_more_than_a_few_batches(engine, images):
+def test_stopping_early_reads_no_more_than_a_few_batches(engine, images):
     drawn, before = count(), threading.active_count()
     stream = predict_stream(engine, ([next(drawn) % 5] for _ in range(1000)), lambda item: {"image": images[item]})
     next(stream)

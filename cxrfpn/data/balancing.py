@@ -38,7 +38,7 @@ class ReportProtocol:
       image without a second finding does. That is not what the text says, but it is probably what was done: the loss
       weights log(1 + N / n) then differ from the report's table by 0.036 in the mean, instead of 0.133.
     - "10 % of No Finding", as of the other labels, is a share of the images, not of the patients.
-    - "Replicated up to": the rarest class first, counted anew before each, since an image that is copied for one class
+    - "Replicated up to": the rarest class first, counted again before each, since an image that is copied for one class
       counts for its others. The copies are shared out evenly over the class's images and mirror images, and what does
       not divide goes to some of them drawn at random.
     - The cut of train takes images with all their copies. "Atelectasis is cut to 50 %" is read like the undersampling:

@@ -65,12 +65,12 @@ class Loader:
         shards: prepared images, or those of a stream.
         plan: one row for each image, with columns image_id, split, copies (how often an epoch shows it as it is),
             mirrored (how often as a mirror image) and, optionally, share (0 to 1, how many of the images with this
-            share an epoch shows, drawn anew each time); the rows of other splits are ignored, and so are the images
+            share an epoch shows, drawn again each time); the rows of other splits are ignored, and so are the images
             that prepare.py listed as unreadable. Where several folders hold an id, the last one's image is taken.
         split: "train", "validation" or "test".
         batch_size: entries of one rank in one step.
         shuffle: False gives the order of the shards.
-        no_finding_share: 0 to 1, the share of the entries without a finding that an epoch sees, drawn anew each epoch.
+        no_finding_share: 0 to 1, the share of the entries without a finding that an epoch sees, drawn again each epoch.
         workers: threads that decode ahead (decoding holds no lock of Python's).
 
     Raises:
@@ -176,7 +176,7 @@ class Loader:
         for index, (row, mirror) in enumerate(zip(rows, mirrored, strict=True)):
             image = cv2.imdecode(np.frombuffer(files[row], np.uint8), cv2.IMREAD_GRAYSCALE)
             if image is None or image.shape != (size, size):
-                raise SourceError(f"{self.shards.folder}: image {image_ids[index]} is damaged; prepare it anew")
+                raise SourceError(f"{self.shards.folder}: image {image_ids[index]} is damaged; prepare it again")
             pixels[index] = image[:, ::-1] if mirror else image
         return Batch(
             pixels=torch.from_numpy(pixels),

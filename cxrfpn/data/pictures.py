@@ -204,7 +204,7 @@ def _read(shards: PreparedShards, rows: np.ndarray) -> list[np.ndarray]:
     files = shards.read_images(rows)
     images = [cv2.imdecode(np.frombuffer(files[int(row)], np.uint8), cv2.IMREAD_GRAYSCALE) for row in rows]
     if any(image is None for image in images):
-        raise SourceError(f"{shards.folder}: an image is damaged; prepare it anew")
+        raise SourceError(f"{shards.folder}: an image is damaged; prepare it again")
     return images
 
 

@@ -71,7 +71,7 @@ class Row:
 class Source(Protocol):
     """Labelled radiographs that can be planned on metadata first and streamed, part by part, afterwards.
 
-    A source travels to worker processes by pickle. Whatever it cannot read or will not take is a SourceError.
+    A source travels to worker processes by pickle. Anything that it cannot read or refuses is a SourceError.
     """
 
     name: str

@@ -183,7 +183,7 @@ class Images:
                 other = names.flatten().filter(pc.is_null(places))[0]
                 raise SourceError(
                     f"{self.folder}: holds the finding {other}, none of {', '.join(self.findings)}; prepare the source "
-                    "anew, into another folder"
+                    "again, into another folder"
                 )
             labels[names.value_parent_indices(), places] = value
         return labels
@@ -254,7 +254,7 @@ class PreparedShards(Images):
                     counts.append(file.metadata.row_group(number).num_rows)
                 if SIDE_COLUMN not in file.schema_arrow.names:
                     raise SourceError(
-                        f"{shard}: was made by an older prepare.py; delete its folder and prepare it anew"
+                        f"{shard}: was made by an older prepare.py; delete its folder and prepare it again"
                     )
                 tables.append(_index_of(file))
             self.skipped |= read_summary(shard)[1]
@@ -304,7 +304,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read ({error}); delete the folder and prepare it anew") from None
+        raise SourceError(f"{path}: cannot be read ({error}); delete the folder and prepare it again") from None
     if not isinstance(manifest, dict) or set(manifest) != MANIFEST_KEYS:
-        raise SourceError(f"{path}: was not written by prepare.py; delete the folder and prepare it anew")
+        raise SourceError(f"{path}: was not written by prepare.py; delete the folder and prepare it again")
     return cast(Manifest, manifest)

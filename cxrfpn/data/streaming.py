@@ -2,7 +2,7 @@
 
 An epoch has the same order, and the same pixels to the last bit, as one from shards whose row groups are the source's
 parts: the order is planned on the metadata, and an image is prepared as prepare.py would. To resume is to start at
-another step; no image is lost or shown twice. What is streamed is read anew in every epoch, by every process.
+another step; no image is lost or shown twice. What is streamed is read again in every epoch, by every process.
 """
 
 from collections import deque

@@ -32,7 +32,7 @@ def patient_scores(
     Args:
         train, test: metadata with METADATA_COLUMNS. A finding that `train` lacks is scored by its share there.
     """
-    # Three coarse inputs: small trees and a slow rate keep rare findings from being learnt by heart.
+    # Three coarse inputs: small trees and a slow rate keep rare findings from being overfitted.
     boosting = HistGradientBoostingClassifier(
         learning_rate=0.05, max_leaf_nodes=6, max_iter=100, min_samples_leaf=50, early_stopping=False,
         random_state=seed,

@@ -6,7 +6,7 @@ label-conditional prediction): a guarantee over all films would be met by always
 would break where it is more frequent. This one holds there, as long as films with the finding look the same.
 
 Films of a patient resemble each other, so patients are what is drawn: each counts once, its films sharing its weight,
-and one more patient is reckoned with, whose score could be anything (Lee, Barber and Willett, 2023: hierarchical
+and one more patient is counted, whose score could be anything (Lee, Barber and Willett, 2023: hierarchical
 conformal prediction). With fewer than guarantee / (1 - guarantee) patients the limit is out of reach, and the call that
 would need it is never made.
 """

@@ -158,7 +158,7 @@ def _read_manifest(path: Path) -> dict[str, object] | None:
 
 
 def _finished(folder: Path) -> set[str]:
-    """Names of the parts that are there, whoever wrote them."""
+    """Return the names of the parts that are there, written by any process."""
     return {path.name for path in (folder / PART_FOLDER).glob("*.parquet")}
 
 

@@ -78,7 +78,7 @@ def predict_stream(
             while (drawn := ahead.popleft().result()) is not None:
                 ahead.append(reader.submit(draw))
                 yield drawn[0], _predict(engine, *drawn, operating_point, maps, embeddings)
-        finally:  # whoever stops early does not wait for what was read ahead
+        finally:  # a caller that stops early does not wait for what was read ahead
             for pool in (reader, decoders):
                 pool.shutdown(wait=False, cancel_futures=True)
 

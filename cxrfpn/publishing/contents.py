@@ -26,7 +26,7 @@ RECORDS = (RECIPE, CONFIGURATION, "validation_metrics.csv", "test_metrics.csv")
 LOCAL_PATH = re.compile(r"(?<![\w/\\.~])(?:(?:~|\.{1,2})?(?:/[^\s/,;:'\"]+)+/?|[A-Za-z]:(?:\\[^\s\\,;:'\"]+)+\\?)")
 # It shows radiographs, and those are not ours to publish.
 KEPT_HERE = "plots/examples.png"
-# What an earlier publication may have left behind. Whatever else lies in a repository is not ours, and stays.
+# What an earlier publication may have left behind. Other files of a repository are not ours, and stay.
 STALE = {
     "model": re.compile(rf"\w+_cxrfpn\.py|plots/[^/]+\.png|{'|'.join(map(re.escape, RECORDS))}"),
     "space": re.compile(r"\w+_cxrfpn\.py|demo/.+|chunks/[\w-]+\.js"),
@@ -40,7 +40,7 @@ class PublishError(CxrFpnError):
 def model_files(run: Path, repo: str) -> dict[str, bytes]:
     """Collect the model's repository as path -> content: the package of a run, its figures, plots and card.
 
-    The card is written anew from metrics.json, under the name that the model has on the Hub and without the pictures
+    The card is written again from metrics.json, under the name that the model has on the Hub and without the pictures
     that stay here. Checkpoints, logs, predictions and pictures of radiographs are left out.
 
     Raises:

@@ -20,7 +20,7 @@ LARGEST_CHANGE = 2e-4
 def export_halved(pipe: ChestXrayFindingsPipeline, output: Path) -> None:
     """Write a package as an ONNX file with weights of 16 bits, which is used as the one of 32 bits is.
 
-    Whatever runs it turns the weights into 32 bits when it loads them, so that it needs no arithmetic of 16 bits.
+    Each library turns the weights into 32 bits when it loads them, so that it needs no arithmetic of 16 bits.
 
     Args:
         pipe: its network serves for nothing else afterwards.

@@ -11,7 +11,7 @@ _SETTINGS = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**28}
 def keep_freed_memory() -> bool:
     """Keep freed memory in the process, instead of giving it back to the kernel after every step.
 
-    By default glibc maps each large tensor anew, and the kernel clears its pages each time: a long run then spends up
+    By default glibc maps each large tensor again, and the kernel clears its pages each time: a long run then spends up
     to half of its time in the kernel. Call it before the first tensor is made; it cannot be undone.
 
     Returns:

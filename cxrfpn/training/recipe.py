@@ -78,7 +78,7 @@ class Loss:
 class FurtherSource:
     """A source beside a run's own: its images are trained on, and replace those of the same id in the run's own source.
 
-    share: 0 to 1, how many of its images an epoch shows, drawn anew for each epoch. validate: its validation fold is
+    share: 0 to 1, how many of its images an epoch shows, drawn again for each epoch. validate: its validation fold is
     validated on too; otherwise that fold is left out, and so is every image of a patient of validation or test.
     """
 

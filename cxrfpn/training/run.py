@@ -175,7 +175,7 @@ def _last_checkpoint(recipe: Recipe, folder: Path, resume: bool, say: Callable[[
         raise CheckpointError(f"{folder}: holds a run; resume it with --resume, or choose another --output-dir")
     checkpoint = load_checkpoint(folder / CHECKPOINTS, say)
     if checkpoint is None:
-        say("no checkpoint to resume from: starting anew") if resume else None
+        say("no checkpoint to resume from: starting from the first step") if resume else None
         return None
     now, then = yaml.safe_load(recipe.as_yaml()), yaml.safe_load(checkpoint.recipe)
     if differing := [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]:

@@ -202,7 +202,7 @@ def test_a_damaged_image_is_named(shards, plan, monkeypatch):
         next(Loader(shards, plan, "train", 4).batches())
 
 
-def test_whoever_stops_early_leaves_no_threads(shards, plan):
+def test_stopping_early_leaves_no_threads(shards, plan):
     before = threading.active_count()
     batches = Loader(shards, plan, "train", 4, workers=3).batches()
     next(batches)

@@ -82,7 +82,7 @@ def test_what_is_missing_or_damaged_is_named(write_prepared, tmp_path):
         PreparedShards(tmp_path / "a")
     for content in ("{", "[]", '{"size": 256}'):
         (tmp_path / "a" / "prepare.json").write_text(content)
-        with pytest.raises(SourceError, match="prepare it anew"):
+        with pytest.raises(SourceError, match="prepare it again"):
             PreparedShards(tmp_path / "a")
 
 

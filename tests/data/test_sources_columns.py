@@ -112,7 +112,7 @@ def test_validation_is_fold_0_of_train() -> None:
     assert table["split"].tolist()[:4] == ["train", "train", "train", "test"]
     assert table["split"].isna().tolist() == [False, False, False, False, True]
     assert table["fold"].tolist()[:3] == [4, 1, 0]
-    assert table_of(split=["train", "test"])["fold"].isna().all()  # whoever plans may choose a validation set
+    assert table_of(split=["train", "test"])["fold"].isna().all()  # the protocol may choose a validation set
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_of_a_whole_table_nothing_is_said(tmp_path: Path, caplog) -> None:
 
 
 @pytest.mark.parametrize("findings", ["", ",findings", ",Mass"])
-def test_without_findings_whatever_stands_there_is_not_read(tmp_path: Path, findings: str, caplog) -> None:
+def test_without_findings_their_column_is_not_read(tmp_path: Path, findings: str, caplog) -> None:
     text = f"path,age{findings}\n1.png,58{',Lupus' if findings else ''}\n"
     source = open_source(write(tmp_path, text, "1.png"), without=("findings",))
     (row,) = source.rows(*source.parts())

@@ -66,7 +66,7 @@ def test_names_are_shown_without_paths_and_controls(name, cleaned):
     assert clean_name(name) == cleaned
 
 
-def test_a_zip_is_read_in_memory_whatever_its_names(tmp_path, drawing):
+def test_a_zip_is_read_in_memory_under_any_names(tmp_path, drawing):
     outside = tmp_path / "evil.png"
     good, rest = ("../evil.png", "/etc/a.png", "deep/b.png"), ("__MACOSX/._b.png", ".DS_Store", "empty/")
     members = dict.fromkeys(good, png(drawing)) | dict.fromkeys(rest, b"")
@@ -143,7 +143,7 @@ def test_a_compression_that_cannot_be_stopped_is_a_row(tmp_path, drawing, compre
 
 
 @pytest.mark.parametrize("flaw", ["truncated", "name"])
-def test_whatever_zipfile_raises_on_a_damaged_member_is_a_row(tmp_path, drawing, flaw):
+def test_any_error_of_zipfile_on_a_damaged_member_is_a_row(tmp_path, drawing, flaw):
     path = zipped(tmp_path / "a.zip", {"good.png": png(drawing), "bad.png": png(drawing)})
     with zipfile.ZipFile(path) as archive:
         start = archive.getinfo("bad.png").header_offset

@@ -52,7 +52,7 @@ def test_the_fit_is_logistic_regression_and_the_pipelines_probability():
 
 
 def test_awkward_findings():
-    """Told apart perfectly: a finite slope. The wrong way round: the prevalence. Never there: no calibration."""
+    """Separated perfectly: a finite slope. The wrong way round: the prevalence. Never there: no calibration."""
     labels, scores = np.zeros((100, 14), bool), np.full((100, 14), 0.5)
     labels[:20, :2] = True
     scores[:, 0] = np.where(labels[:, 0], 1.0, 0.0)

@@ -49,7 +49,7 @@ def test_a_peak_counts_where_it_lies():
     assert not beside.pointing and 0 < beside.iou[0] < 0.5
 
 
-def test_a_peak_is_near_within_a_tenth_of_the_side_whatever_the_size_of_the_box():
+def test_a_peak_is_near_within_a_tenth_of_the_side_for_any_size_of_the_box():
     """BOX has its centre at 0.375, 0.5625; a tiny box there is as near as it is."""
     tiny = Box("Mass", 0.374, 0.5615, 0.002, 0.002)
     for box in (BOX, tiny):

@@ -25,9 +25,9 @@ def figures(scored):
 
 @pytest.mark.parametrize("name", ["roc", "precision_recall", "calibration", "histograms"])
 def test_legends_lie_within_the_picture(scored, figures, name):
-    told = {"calibration": scored.scores}.get(name, figures)
+    content = {"calibration": scored.scores}.get(name, figures)
     with rc_context(STYLE):
-        figure = getattr(plots, f"draw_{name}")(scored, told)
+        figure = getattr(plots, f"draw_{name}")(scored, content)
         figure.set_dpi(DOTS_AN_INCH)
         FigureCanvasAgg(figure).draw()
         (legend,) = figure.findobj(Legend)

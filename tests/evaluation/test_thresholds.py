@@ -189,7 +189,7 @@ def test_thresholds_json_is_what_the_pipeline_reads_and_says_how_it_was_fitted(m
             fit_thresholds(scored.labels, scored.scores, rows, dataset="nih", split=split)
 
 
-def test_images_of_a_test_list_are_refused_whatever_the_split_is_called(make_scored):
+def test_images_of_a_test_list_are_refused_under_any_name_of_the_split(make_scored):
     scored = make_scored(100)
     rows = scored.metadata.assign(split=["train"] * 97 + ["test"] * 3)
     with pytest.raises(

@@ -42,13 +42,13 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(work, command, kills, tmp_path):
     chance = random.Random(f"{command}{kills}")
     with Starter(command, tmp_path / "log", work.environment) as starter:
-        place = work.begin_anew()
+        place = work.start_over()
         start(starter, work, place)
         began = time.monotonic()
         assert starter.wait(PATIENCE) == 0, starter.log.read_text()[-3000:]
         duration, expected = time.monotonic() - began, work.result(place)
         while kills:
-            place, finished = work.begin_anew(), False
+            place, finished = work.start_over(), False
             while not finished:
                 start(starter, work, place)
                 code = starter.wait(chance.uniform(0, duration) if kills else PATIENCE)

@@ -1,4 +1,4 @@
-"""Whatever comes in, a radiograph or one line comes out: arbitrary bytes, mutated files, arrays and patients."""
+"""Any input gives a radiograph or one line: arbitrary bytes, mutated files, arrays and patients."""
 
 import math
 import re

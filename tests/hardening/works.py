@@ -23,7 +23,7 @@ class Work(Protocol):
 
     environment: dict[str, str]
 
-    def begin_anew(self) -> Path:
+    def start_over(self) -> Path:
         """A place where nothing is yet."""
 
     def arguments(self, place: Path) -> list[str]: ...
@@ -41,7 +41,7 @@ class Preparing:
     def __init__(self, chests: Path, folder: Path) -> None:
         self._chests, self._folder, self._places = chests, folder, 0
 
-    def begin_anew(self) -> Path:
+    def start_over(self) -> Path:
         self._places += 1
         return self._folder / str(self._places) / "prepared"
 
@@ -68,7 +68,7 @@ class Training:
         recipe = {**RECIPE, "source": f"parquet:{chests}"}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
-    def begin_anew(self) -> Path:
+    def start_over(self) -> Path:
         self._places += 1
         return self._folder / str(self._places) / "run"
 
@@ -98,7 +98,7 @@ class Training:
 
 
 class Atomic(UploadHub):
-    """A commit is there whole or not at all, even when whoever sends it dies in the middle."""
+    """A commit is there whole or not at all, even when the sender dies in the middle."""
 
     def find(self, method: str, path: str) -> tuple[Callable[..., Any], dict[str, str]] | None:
         found = super().find(method, path)
@@ -124,7 +124,7 @@ class Publishing:
         home = {"HF_HOME": str(run.parent / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
         self.environment = {**home, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN}
 
-    def begin_anew(self) -> Path:
+    def start_over(self) -> Path:
         self._wait_for_hub()
         self._hub.forget_all()
         return self._run

@@ -41,7 +41,7 @@ class Commit:
 
 
 class UploadHub(LoopbackHub):
-    """Repositories are folders below `folder`; whoever shows TOKEN may write, unless `read_only` is set.
+    """Repositories are folders below `folder`; a client with TOKEN may write, unless `read_only` is set.
 
     Only uploads ask for a token: private repositories, whose names `private` holds, can be read by anybody.
     """

@@ -37,7 +37,7 @@ def test_a_repository_of_another_kind(hub, publish):
 
 
 def test_an_upload_that_is_cut_goes_on(hub, publish, run, monkeypatch):
-    """Cut in the weights, then between both repositories, then as the Space is told of the model."""
+    """Cut in the weights, then between both repositories, then as the Space's model is set."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     routes = list(hub._routes)
 

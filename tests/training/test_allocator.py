@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the settings are those of glibc")
 def test_arrays_made_again_and_again_cost_no_page_faults():
-    """64 MiB, ten times: mapped anew each time, that is thousands of pages or, where they are huge, hundreds."""
+    """64 MiB, ten times: mapped again each time, that is thousands of pages or, where they are huge, hundreds."""
 
     def faults(*arguments: str) -> int:
         command = [sys.executable, "-c", PAGE_FAULTS, *arguments]
