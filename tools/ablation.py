@@ -49,7 +49,8 @@ class Row:
     Args:
         text: its name in the table.
         overrides: what it changes in the recipe.
-        folder: of a package that is not trained here but scored as it is.
+        folder: of a package that is not trained here but scored as it is. The packages of the earlier teachers are
+            gone; their scores are kept.
         mean_of: the rows whose scores it averages.
         is_baseline: whether it has no network.
     """
@@ -74,14 +75,18 @@ PARTS: dict[str, Row] = {
 }
 # The release, and what it was made from.
 RELEASE: dict[str, Row] = {
-    "before": Row("version 0.1.0, without ImageNet", folder="runs/v0.1.0"),
-    "teacher-1": Row("EfficientNet-Lite0 from ImageNet weights", folder="runs/teacher-1"),
-    "teacher-2": Row("the same with lungs-only images and another seed", folder="runs/teacher-2"),
+    "version-0.1.0": Row("version 0.1.0, without ImageNet", folder="runs/v0.1.0"),
+    "earlier-teacher-1": Row("EfficientNet-Lite0 from ImageNet weights, 3 epochs of blurred and compressed images"),
+    "earlier-teacher-2": Row("the same with lungs-only images and another seed"),
+    "earlier-teachers": Row("the mean of both scores", mean_of=("earlier-teacher-1", "earlier-teacher-2")),
+    "earlier-student": Row("the earlier student, which they taught", folder="runs/earlier-student"),
+    "teacher-1": Row("EfficientNet-Lite0, 4 epochs, images not compressed or blurred", folder="runs/teacher-1"),
+    "teacher-2": Row("the same, 5 epochs of other sources and another seed", folder="runs/teacher-2"),
     "teachers": Row("the mean of both scores", mean_of=("teacher-1", "teacher-2")),
     "released": Row("the released model, which they taught", folder="."),
 }
 # Of each table: its rows, and the one that the others are compared with.
-TABLES: dict[str, tuple[dict[str, Row], str]] = {"parts": (PARTS, "patient"), "release": (RELEASE, "before")}
+TABLES: dict[str, tuple[dict[str, Row], str]] = {"parts": (PARTS, "patient"), "release": (RELEASE, "earlier-student")}
 ROWS = PARTS | RELEASE
 
 
