@@ -18,7 +18,7 @@ def hostile(package: Path, tmp_path: Path) -> Path:
     """A package whose modules leave a mark where they run."""
     folder = Path(shutil.copytree(package, tmp_path / "hostile"))
     for module in folder.glob("*_cxrfpn.py"):
-        module.write_text(MARK.format(path=str(tmp_path / "ran")) + module.read_text())
+        module.write_text(module.read_text() + MARK.format(path=str(tmp_path / "ran")))
     return folder
 
 

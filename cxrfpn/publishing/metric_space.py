@@ -58,7 +58,9 @@ def metric_module() -> str:
     assert found is not None, METRIC
     docstring = found[0]
     parts = [_OWN_IMPORT.sub("", _DOCSTRING.sub("", text)).strip() for text in (figures, metric)]
-    return f"{docstring}\nFINDINGS = {FINDINGS!r}\n\n" + "\n\n\n".join(parts) + "\n"
+    # Types of this project, which the module does not have, stay names.
+    future = "from __future__ import annotations\n"
+    return f"{docstring}\n{future}\nFINDINGS = {FINDINGS!r}\n\n" + "\n\n\n".join(parts) + "\n"
 
 
 def publish_metric(repo: str, private: bool, dry_run: bool) -> str:
