@@ -53,8 +53,9 @@ def measure() -> list[Row]:
             _warm(films[0], OnnxRuntimeEngine(floating), 0.35),
             _warm(films[0], OpenVinoEngine(floating, "fp32"), 0.35),
             _warm(films[0], OpenVinoEngine(floating, "bf16"), 0.35),
-            _warm(films[0], OnnxRuntimeEngine(int8), 0.25),
-            _warm(films[0], OpenVinoEngine(int8), 0.25),
+            # A file calls itself int8 once publish.py has measured it, which costs a test set.
+            _warm(films[0], OnnxRuntimeEngine(int8), 0.25, "int8"),
+            _warm(films[0], OpenVinoEngine(int8), 0.25, "int8"),
             _cold(films[0], floating, "onnx", 0.3),
             _cold(films[0], floating, "openvino", 0.3),
             _cold(films[0], Path(MODEL), "torch", 1.0),
@@ -62,13 +63,13 @@ def measure() -> list[Row]:
         ]
 
 
-def _warm(film: Path, engine: Engine, aim: float) -> Row:
+def _warm(film: Path, engine: Engine, aim: float, precision: str | None = None) -> Row:
     ratio, ours, theirs = time_ratio(
         lambda: engine({"image": film, "age": 63, "sex": "F", "view_position": "PA"}), _documented(film), ROUNDS
     )
     return Row(
-        f"one file to findings, {engine.backend} in {engine.precision} / torchxrayvision's DenseNet-121 as its "
-        "documentation uses it",
+        f"one file to findings, {engine.backend} in {precision or engine.precision} / torchxrayvision's DenseNet-121 "
+        "as its documentation uses it",
         ratio,
         aim,
         f"({1000 * ours:.0f} ms / {1000 * theirs:.0f} ms at {SIZE} px)",

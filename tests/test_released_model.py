@@ -13,7 +13,7 @@ from configuration_cxrfpn import FINDINGS
 from cxrfpn.evaluation.markdown import fill
 from package_cxrfpn import weights_digest
 from tools import golden
-from tools.model_card import ABLATION, GATE, METRICS, PAGES, tables
+from tools.model_card import ABLATION, GATE, METRICS, PAGES, SPEED, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,7 +52,7 @@ def test_it_gives_the_golden_scores(pipe):
 
 
 def test_the_pages_say_what_was_measured():
-    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, GATE)))
+    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, GATE, SPEED)))
     for page in PAGES:
         assert fill(page.read_text(), contents) == page.read_text(), f"{page.name}: run python -m tools.model_card"
         # A changed figure would change the page: its tables really are between the markers.

@@ -1,4 +1,4 @@
-"""Write the tables of MODEL_CARD.md and README.md from the figures in results/: python -m tools.model_card
+"""Write the tables of MODEL_CARD.md, README.md and docs/engines.md from measured figures: python -m tools.model_card
 
 The text around the tables is written by hand; a table stands between `<!-- name -->` and `<!-- /name -->`.
 """
@@ -6,6 +6,7 @@ The text around the tables is written by hand; a table stands between `<!-- name
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from cxrfpn.evaluation.card_calls import three_way_table
 from cxrfpn.evaluation.figures import AnyFindingFigures, Estimate, Figures, FindingFigures, LocalisationFigures
@@ -19,16 +20,38 @@ RESULTS = ROOT / "results"
 METRICS, ABLATION = RESULTS / "metrics.json", RESULTS / "ablation.json"
 # Of the gate, which does not depend on the model.
 GATE = RESULTS / "gate.json"
-PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md")
+SPEED = ROOT / "benchmarks" / "results.json"
+# The benchmarks of what a user of a trained model waits for.
+SPEED_OF = ("reading", "inference", "archive", "deployment")
+PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md", ROOT / "docs" / "engines.md")
 
 
-def tables(figures: Figures, ablation: Mapping[str, MeasuredRows], measured_gate: GateFigures) -> dict[str, str]:
+class _Ratio(TypedDict):
+    what: str
+    ratio: float
+    aim: float
+    remark: str
+
+
+class Benchmark(TypedDict):
+    """A benchmark as `python -m benchmarks` writes it, without its machine."""
+
+    rows: list[_Ratio]
+
+
+def tables(
+    figures: Figures,
+    ablation: Mapping[str, MeasuredRows],
+    measured_gate: GateFigures,
+    benchmarks: Mapping[str, Benchmark],
+) -> dict[str, str]:
     """Return the table of each marker.
 
     Args:
         figures: metrics.json as score.py writes it, of a source with sharp and blurred images.
         ablation: ablation.json as `tools.ablation` writes it.
         measured_gate: gate.json as `tools.fit_gate` writes it.
+        benchmarks: results.json as `python -m benchmarks` writes it.
     """
     any_figures, three_way = figures["any_finding"], figures["three_way"]
     assert any_figures is not None and three_way is not None  # the released thresholds.json has both
@@ -41,7 +64,18 @@ def tables(figures: Figures, ablation: Mapping[str, MeasuredRows], measured_gate
         "maps": maps(figures["localisation"]),
         "release": ablation_table(ablation["release"]),
         "parts": ablation_table(ablation["parts"]),
+        "speed": speed(benchmarks),
     }
+
+
+def speed(benchmarks: Mapping[str, Benchmark]) -> str:
+    """Return the ratios that were measured, with what each compares, its aim and its times."""
+    rows = [
+        f"| {row['what']} | {row['ratio']:.2f} | {row['aim']:g} | {row['remark'].strip('()')} |"
+        for name in SPEED_OF
+        for row in benchmarks[name]["rows"]
+    ]
+    return "\n".join(["| ours / the other | ratio | aim | times |", "|---|---:|---:|---|", *rows])
 
 
 def headline(figures: Figures, ablation: MeasuredRows) -> str:
@@ -126,7 +160,7 @@ def _of_patients(row: FindingFigures) -> str:
 
 def main() -> None:
     """Run the command."""
-    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, GATE)))
+    contents = tables(*(json.loads(path.read_text()) for path in (METRICS, ABLATION, GATE, SPEED)))
     for page in PAGES:
         page.write_text(fill(page.read_text(), contents))
         print(f"written: {page}")
