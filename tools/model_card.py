@@ -1,4 +1,4 @@
-"""Write the tables of MODEL_CARD.md, README.md and docs/engines.md from measured figures: python -m tools.model_card
+"""Write the tables of MODEL_CARD.md, README.md and two pages of docs/ from measured figures: python -m tools.model_card
 
 The text around the tables is written by hand; a table stands between `<!-- name -->` and `<!-- /name -->`.
 """
@@ -23,7 +23,8 @@ GATE = RESULTS / "gate.json"
 SPEED = ROOT / "benchmarks" / "results.json"
 # The benchmarks of what a user of a trained model waits for.
 SPEED_OF = ("reading", "inference", "archive", "deployment")
-PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md", ROOT / "docs" / "engines.md")
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "MODEL_CARD.md", ROOT / "README.md", DOCS / "engines.md", DOCS / "predicting-an-archive.md")
 
 
 class _Ratio(TypedDict):
@@ -65,6 +66,7 @@ def tables(
         "release": ablation_table(ablation["release"]),
         "parts": ablation_table(ablation["parts"]),
         "speed": speed(benchmarks),
+        "archive": archive(benchmarks["archive"]),
     }
 
 
@@ -76,6 +78,17 @@ def speed(benchmarks: Mapping[str, Benchmark]) -> str:
         for row in benchmarks[name]["rows"]
     ]
     return "\n".join(["| ours / the other | ratio | aim | times |", "|---|---:|---:|---|", *rows])
+
+
+def archive(benchmark: Benchmark) -> str:
+    """Return what ten million radiographs cost at each rate that was measured on one core."""
+    lines = ["| ten million | images a second and core | core-hours | on 64 cores |", "|---|---|---|---|"]
+    for row in benchmark["rows"]:
+        rate, _, size = row["remark"].strip("()").partition(" / ")
+        hours = 10**7 / int(rate) / 3600
+        what = f"{row['what'].partition(' / ')[0].removeprefix('an archive of ')}, {size.partition(' at ')[2]}"
+        lines.append(f"| {what} | {rate} | {hours:.0f} | {60 * hours / 64:.0f} minutes |")
+    return "\n".join(lines)
 
 
 def headline(figures: Figures, ablation: MeasuredRows) -> str:
